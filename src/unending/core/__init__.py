@@ -1,0 +1,68 @@
+"""The contract: operator, state, chunks, session, pipeline, snapshot. Imports numpy, optree and safetensors only."""
+
+from unending.core import arrays, blocks, errors, random, snapshot
+from unending.core.chunk import (
+    TICK,
+    Audio,
+    Chunk,
+    Control,
+    Domain,
+    Edges,
+    Event,
+    Frames,
+    Query,
+    Rows,
+    Symbols,
+    Text,
+    Tick,
+    Tokens,
+    Transitions,
+    kinds,
+)
+from unending.core.meters import Histogram, Meters
+from unending.core.operator import Operator, drive, replay
+from unending.core.pipeline import Pipeline, PipelineState
+from unending.core.session import Session
+from unending.core.spec import Bound, Exactness, Growth, Paper, Spec
+from unending.core.state import fork, leaves, nbytes, state
+
+__all__ = [
+    "TICK",
+    "Audio",
+    "Bound",
+    "Chunk",
+    "Control",
+    "Domain",
+    "Edges",
+    "Event",
+    "Exactness",
+    "Frames",
+    "Growth",
+    "Histogram",
+    "Meters",
+    "Operator",
+    "Paper",
+    "Pipeline",
+    "PipelineState",
+    "Query",
+    "Rows",
+    "Session",
+    "Spec",
+    "Symbols",
+    "Text",
+    "Tick",
+    "Tokens",
+    "Transitions",
+    "arrays",
+    "blocks",
+    "drive",
+    "errors",
+    "fork",
+    "kinds",
+    "leaves",
+    "nbytes",
+    "random",
+    "replay",
+    "snapshot",
+    "state",
+]

@@ -1,0 +1,110 @@
+"""Text: files as chunks, and the holding back of text until it may be tokenised."""
+
+import codecs
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from unending.core import Text, state
+from unending.core.errors import InputError, StorageError
+
+__all__ = ["HeldText", "feed", "flush", "held_text", "read_text", "standard_text"]
+
+
+_SPACE_BEGINS = re.compile(r"(?<=\S)\s")
+
+
+@state
+class HeldText:
+    """Characters that wait for the end of their word."""
+
+    characters: np.ndarray
+    """uint32 `[limit]` code points, of which the first `count` are in use."""
+    count: int
+    position: int
+    """Stream position, in characters, of the next character to arrive."""
+
+
+def held_text(limit: int = 256) -> HeldText:
+    """Nothing held; a word is cut at the latest at stream positions that are multiples of `limit`."""
+    return HeldText(np.zeros(limit, dtype=np.uint32), 0, 0)
+
+
+def _codes(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint32)
+
+
+def _string(codes: np.ndarray) -> str:
+    return codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
+
+
+def feed(held: HeldText, text: str) -> tuple[HeldText, list[str]]:
+    """Add text; give back the pieces that may be tokenised on their own.
+
+    A piece ends where white space begins after something else (tokenizers split there whatever follows), or at a
+    multiple of the limit. Both depend on the stream alone, so the pieces do not depend on how it is cut into calls.
+    """
+    limit = len(held.characters)
+    whole = _string(held.characters[: held.count]) + text
+    begin = held.position - held.count
+    spaces = (match.start() for match in _SPACE_BEGINS.finditer(whole))
+    forced = range(-begin % limit or limit, len(whole), limit)
+    # What was held already has no cut inside; its first character begins a piece.
+    cuts = sorted({cut for cut in (*spaces, *forced) if cut >= max(held.count, 1)})
+    pieces = [whole[start:end] for start, end in zip([0, *cuts], cuts, strict=False)]
+    last = cuts[-1] if cuts else 0
+    rest = _codes(whole[last:])
+    characters = np.zeros_like(held.characters)
+    characters[: len(rest)] = rest
+    return HeldText(characters, len(rest), begin + len(whole)), pieces
+
+
+def flush(held: HeldText) -> tuple[HeldText, str]:
+    """Take out what is held."""
+    return HeldText(np.zeros_like(held.characters), 0, held.position), _string(held.characters[: held.count])
+
+
+def read_text(
+    path: str | Path, *, size: int = 2048, errors: str = "strict", encoding: str = "utf-8", skip: int = 0
+) -> Iterator[Text]:
+    """The text of a file as chunks of `size` characters, from character `skip` on; read as it is consumed.
+
+    Raises
+    ------
+    InputError
+        at bytes that are not text in this encoding, with their position; `errors="replace"` reads over them.
+    StorageError
+        if the file cannot be read.
+    """
+    decoder = codecs.getincrementaldecoder(encoding)(errors)
+    waiting, done, position = "", 0, 0
+    try:
+        with open(path, "rb") as file:
+            while True:
+                block = file.read(1 << 16)
+                try:
+                    waiting += decoder.decode(block, final=not block)
+                except UnicodeDecodeError as error:
+                    offset = done - len(decoder.getstate()[0]) + error.start
+                    raise InputError(
+                        f"{path}: byte {offset} is not {encoding} text; errors='replace' reads over such bytes"
+                    ) from error
+                done += len(block)
+                while len(waiting) >= size or (waiting and not block):
+                    piece, waiting = waiting[:size], waiting[size:]
+                    position += len(piece)
+                    if position > skip:
+                        yield Text(piece[max(0, len(piece) - (position - skip)) :])
+                if not block:
+                    return
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def standard_text() -> str:
+    """A long real English text that every Python carries: its language reference (about 465,000 characters)."""
+    from pydoc_data.topics import topics
+
+    return "\n\n".join(topics[name] for name in sorted(topics))

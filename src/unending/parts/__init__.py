@@ -1,0 +1,1 @@
+"""Mechanisms that several systems share."""

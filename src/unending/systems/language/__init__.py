@@ -1,0 +1,5 @@
+"""Language systems."""
+
+from unending.systems.language.streaming_llm import StreamingCache, StreamingLLM
+
+__all__ = ["StreamingCache", "StreamingLLM"]
