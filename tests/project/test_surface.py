@@ -21,12 +21,20 @@ def documented() -> dict[str, list[str]]:
     return names
 
 
+def public(module: str) -> set[str]:
+    """`__all__`, less what a package hands on from one whose own page documents it."""
+    names = set(importlib.import_module(module).__all__)
+    if module == "unending":
+        handed_on = importlib.import_module("unending.core")
+        names -= {*handed_on.__all__, "core"}
+    return names
+
+
 @pytest.mark.parametrize("module", sorted(documented()))
 def test_reference_and_all_hold_the_same_names(module: str) -> None:
-    public = list(importlib.import_module(module).__all__)
     names = documented()[module]
-    assert sorted(set(names)) == sorted(names), "documented twice"
-    missing, stale = set(public) - set(names), set(names) - set(public)
+    assert len(set(names)) == len(names), "documented twice"
+    missing, stale = public(module) - set(names), set(names) - public(module)
     assert not missing, f"{module}.__all__ has names that docs/reference lacks: {sorted(missing)}"
     assert not stale, f"docs/reference has names that {module}.__all__ lacks: {sorted(stale)}"
 

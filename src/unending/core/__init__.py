@@ -24,7 +24,7 @@ from unending.core.operator import Operator, drive, replay
 from unending.core.pipeline import Pipeline, PipelineState
 from unending.core.session import Session
 from unending.core.spec import Bound, Exactness, Growth, Paper, Spec
-from unending.core.state import fork, leaves, nbytes, state
+from unending.core.state import canonical, fork, leaves, nbytes, state
 
 __all__ = [
     "TICK",
@@ -55,6 +55,7 @@ __all__ = [
     "Transitions",
     "arrays",
     "blocks",
+    "canonical",
     "drive",
     "errors",
     "fork",

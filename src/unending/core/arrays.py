@@ -15,6 +15,7 @@ Array: TypeAlias = Any
 Leaf: TypeAlias = Any
 """An `Array` or an `int`."""
 
+
 def _torch() -> Any:
     return sys.modules.get("torch")
 

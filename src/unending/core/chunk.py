@@ -72,6 +72,13 @@ def _require_range(ids: np.ndarray, size: int | None, what: str) -> None:
         raise InputError(f"{what} {low if low < 0 else high} is outside the accepted {allowed}")
 
 
+def _require_unicode(text: str, what: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{what} holds half a surrogate pair at character {error.start}") from error
+
+
 def _require_size(found: int, wanted: int | None, what: str) -> None:
     if wanted is not None and found != wanted:
         raise InputError(f"{what} is {found}, accepted is {wanted}")
@@ -169,6 +176,9 @@ class Text(Chunk):
         if not isinstance(self.text, str):
             raise InputError(f"text must be a str, got {type(self.text).__name__}")
 
+    def check(self, domain: Domain) -> None:
+        _require_unicode(self.text, "text")
+
 
 @_kind
 class Audio(Chunk):
@@ -191,13 +201,18 @@ class Audio(Chunk):
 
     def check(self, domain: Domain) -> None:
         _require_size(self.rate, domain.get("rate"), "sample rate")
-        _require_size(self.samples.shape[1] if self.samples.ndim == 2 else 1, domain.get("channels"), "channels")
+        _require_size(
+            self.samples.shape[1] if self.samples.ndim == 2 else 1, domain.get("channels"), "channels"
+        )
         _require_finite(self.samples, "samples")
 
 
 @_kind
 class Frames(Chunk):
-    """Pictures, uint8 or float32 `[n, height, width, channels]`, `rate` a second. Domain: `height`, `width`, `channels`."""
+    """Pictures, uint8 or float32 `[n, height, width, channels]`, `rate` a second.
+
+    Domain: `height`, `width`, `channels`.
+    """
 
     images: np.ndarray
     rate: float = 1.0
@@ -296,7 +311,11 @@ class Transitions(Chunk):
     items = ("observations", "actions", "rewards", "nexts", "terminated", "truncated")
 
     def __post_init__(self) -> None:
-        for name, dtype, ndim in (("observations", np.float64, 2), ("nexts", np.float64, 2), ("rewards", np.float64, 1)):
+        for name, dtype, ndim in (
+            ("observations", np.float64, 2),
+            ("nexts", np.float64, 2),
+            ("rewards", np.float64, 1),
+        ):
             object.__setattr__(self, name, _array(getattr(self, name), dtype, ndim, name))
         for name in ("terminated", "truncated"):
             object.__setattr__(self, name, _array(getattr(self, name), np.bool_, 1, name))
@@ -318,7 +337,10 @@ class Transitions(Chunk):
 
 @_kind
 class Query(Chunk):
-    """A question at a stream time. Domain: `characters` (the most that are accepted)."""
+    """A question at a stream time.
+
+    Domain: `characters`; a query of so many is accepted whatever it says, a longer one may turn out not to fit.
+    """
 
     text: str
     t: float | None = None
@@ -328,8 +350,7 @@ class Query(Chunk):
             raise InputError("a query must be a text that is not blank")
 
     def check(self, domain: Domain) -> None:
-        if (most := domain.get("characters")) is not None and len(self.text) > most:
-            raise InputError(f"the query has {len(self.text)} characters, accepted are at most {most}")
+        _require_unicode(self.text, "the query")
 
 
 @_kind

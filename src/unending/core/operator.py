@@ -42,7 +42,9 @@ class Operator(ABC, Generic[S]):
     def __init_subclass__(cls) -> None:
         for name in ("step", "finish", "step_many", "advance", "advance_to_end", "digest"):
             if name in cls.__dict__:
-                raise TypeError(f"{cls.__name__}.{name} is final: define _{name.removeprefix('advance')} instead")
+                raise TypeError(
+                    f"{cls.__name__}.{name} is final: define _{name.removeprefix('advance')} instead"
+                )
 
     @classmethod
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Self
 
 from unending.core.chunk import TICK, Chunk, Control, Domain, Event, Tick
@@ -44,7 +45,7 @@ class Pipeline(Operator[PipelineState]):
             if not isinstance(part, Operator):
                 raise KindError(f"a pipeline is made of operators, got {type(part).__name__}")
             stages += part.stages if isinstance(part, Pipeline) else (part,)
-        for left, right in zip(stages, stages[1:], strict=False):
+        for left, right in pairwise(stages):
             if not set(left.spec.gives) & set(right.spec.takes):
                 gives = ", ".join(each.__name__ for each in left.spec.gives)
                 takes = ", ".join(each.__name__ for each in right.spec.takes)
@@ -56,7 +57,9 @@ class Pipeline(Operator[PipelineState]):
         """Joined from the stages."""
         specs = [stage.spec for stage in self.stages]
         rank = ["bitwise", "allclose", "statistical", "none"]
-        weakest = max((spec.exactness for spec in specs), key=lambda each: (rank.index(each.kind), each.tolerance))
+        weakest = max(
+            (spec.exactness for spec in specs), key=lambda each: (rank.index(each.kind), each.tolerance)
+        )
         return Spec(
             name=" | ".join(spec.name for spec in specs),
             family="pipeline",
@@ -101,7 +104,9 @@ class Pipeline(Operator[PipelineState]):
     def offline(self, stream: Sequence[Chunk]) -> list[Event]:
         """The offline references of the stages, one after the other, for streams that the first stage takes whole."""
         if any(type(chunk) not in self.stages[0].spec.takes for chunk in stream):
-            raise NoOfflineError("a chunk that passes the first stage by has no place in time in an offline run")
+            raise NoOfflineError(
+                "a chunk that passes the first stage by has no place in time in an offline run"
+            )
         events = self.stages[0].offline(stream)
         for stage in self.stages[1:]:
             events = stage.offline([event.data for event in events if event.final])

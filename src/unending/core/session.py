@@ -220,6 +220,11 @@ class Session(Generic[S]):
         return self._open().finished
 
     @property
+    def time(self) -> float:
+        """Stream time that has come in: where the next chunk begins."""
+        return self._open().time
+
+    @property
     def in_seq(self) -> int:
         """Chunks taken in so far."""
         return self._open().in_seq
@@ -245,7 +250,9 @@ class Session(Generic[S]):
         outbox, extra = [], {}
         for index, event in enumerate(_flatten(record.waiting)):
             plain, held = event.data.encode()
-            outbox.append({"data": plain, "t": [event.t_start, event.t_end], "final": event.final, "seq": event.seq})
+            outbox.append(
+                {"data": plain, "t": [event.t_start, event.t_end], "final": event.final, "seq": event.seq}
+            )
             extra.update({f"outbox.{index}.{name}": array for name, array in held.items()})
         session: dict[str, Any] = {
             "in_seq": record.in_seq,

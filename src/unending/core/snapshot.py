@@ -16,7 +16,7 @@ from safetensors.numpy import save as serialise
 from unending.core import arrays
 from unending.core.errors import SnapshotCorruptError, SnapshotForeignError, StorageError
 from unending.core.operator import Operator
-from unending.core.state import leaves, restore
+from unending.core.state import canonical, leaves, restore
 
 __all__ = ["FORMAT", "decode", "encode", "read", "write"]
 
@@ -68,7 +68,7 @@ def encode(
     """
     held: dict[str, np.ndarray] = dict(extra or {})
     bits: dict[str, str] = {}
-    for name, leaf in leaves(state).items():
+    for name, leaf in leaves(canonical(state)).items():
         array, dtype = arrays.to_numpy(leaf)
         held[_STATE + name] = array
         if dtype != array.dtype.name:
@@ -103,15 +103,23 @@ def _parse(content: bytes, name: str) -> tuple[dict[str, Any], dict[str, np.ndar
 
 def _require_ours(operator: Operator[Any], header: dict[str, Any], name: str) -> None:
     if header.get("format") != FORMAT:
-        raise SnapshotForeignError(f"{name} has format {header.get('format')}; this version reads format {FORMAT}")
+        raise SnapshotForeignError(
+            f"{name} has format {header.get('format')}; this version reads format {FORMAT}"
+        )
     if (found := header["operator"]) != operator.spec.name:
         raise SnapshotForeignError(f"{name} is of {found}, not of {operator.spec.name}")
     if (found := header["version"]) != operator.spec.version:
-        raise SnapshotForeignError(f"{name} is of version {found} of {operator.spec.name}, now {operator.spec.version}")
+        raise SnapshotForeignError(
+            f"{name} is of version {found} of {operator.spec.name}, now {operator.spec.version}"
+        )
     if header["digest"] != operator.digest():
         now = {field: str(value) for field, value in operator.settings().items()}
         then = header["settings"]
-        differ = [f"{field}={then.get(field)} (now {now.get(field)})" for field in now if now[field] != then.get(field)]
+        differ = [
+            f"{field}={then.get(field)} (now {now.get(field)})"
+            for field in now
+            if now[field] != then.get(field)
+        ]
         raise SnapshotForeignError(f"{name} was made with other settings: {', '.join(differ) or 'unknown'}")
     if header["weights"] != operator.weights_digest():
         raise SnapshotForeignError(f"{name} was made with other weights than {operator.spec.name} has now")

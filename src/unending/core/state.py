@@ -10,7 +10,7 @@ from unending.core import arrays
 from unending.core.arrays import Leaf
 from unending.core.errors import OwnershipError, StateError
 
-__all__ = ["consume", "fork", "leaves", "nbytes", "require_alive", "restore", "state"]
+__all__ = ["canonical", "consume", "fork", "leaves", "nbytes", "require_alive", "restore", "state"]
 
 T = TypeVar("T")
 _NAMESPACE = "unending"
@@ -100,6 +100,26 @@ def _map(function: Callable[[Leaf], Leaf], value: T) -> T:
 def fork(value: T) -> T:
     """A state of equal value that shares no memory with this one; both may go on."""
     return _map(arrays.copy, value)
+
+
+def canonical(value: T) -> T:
+    """A state of equal meaning in the one form that its classes call canonical.
+
+    A state class may define `canonical(self)`, which puts to zero what no pointer of the state reaches (spare room
+    may hold traces of steps that were dropped) and puts in order what has an order. Snapshots and comparisons use it.
+    """
+    require_alive(value)
+    return optree.tree_map(  # type: ignore[return-value]
+        lambda node: node.canonical() if _has_canonical(node) else node,
+        value,  # type: ignore[arg-type]
+        is_leaf=_has_canonical,
+        none_is_leaf=True,
+        namespace=_NAMESPACE,
+    )
+
+
+def _has_canonical(node: Any) -> bool:
+    return callable(getattr(type(node), "canonical", None))
 
 
 def nbytes(value: object) -> int:

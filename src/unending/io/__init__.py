@@ -1,5 +1,5 @@
 """Sources, and names of models. Imports no framework."""
 
-from unending.io import models, text
+from unending.io import models, sources, text
 
-__all__ = ["models", "text"]
+__all__ = ["models", "sources", "text"]

@@ -37,7 +37,11 @@ _SHIPPED = Path(__file__).parents[1] / "weights"
 
 def known() -> list[str]:
     """Friendly names that can be had without a network."""
-    shipped = [each.name for each in _SHIPPED.iterdir() if (each / "config.json").is_file()] if _SHIPPED.is_dir() else []
+    shipped = (
+        [each.name for each in _SHIPPED.iterdir() if (each / "config.json").is_file()]
+        if _SHIPPED.is_dir()
+        else []
+    )
     return sorted([*_PACKAGED, *shipped])
 
 
@@ -62,9 +66,13 @@ def _hub(name: str) -> Located:
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
-        raise ModelNotFoundError(f"model {name} looks like a hub id: pip install 'unending[language]'") from error
+        raise ModelNotFoundError(
+            f"model {name} looks like a hub id: pip install 'unending[language]'"
+        ) from error
     try:
-        folder = snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"])
+        folder = snapshot_download(
+            name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+        )
     except Exception as error:  # the hub client raises a dozen unrelated classes when there is no network
         raise ModelNotFoundError(
             f"model {name} is not in the local hub cache and could not be fetched ({type(error).__name__})"
@@ -90,7 +98,11 @@ def locate(name: str) -> Located:
     if (path / "config.json").is_file():
         return Located(name, path)
     if path.is_dir():
-        raise ModelNotFoundError(f"{name} is a folder without config.json: a transformers checkpoint is accepted")
+        raise ModelNotFoundError(
+            f"{name} is a folder without config.json: a transformers checkpoint is accepted"
+        )
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return _hub(name)
-    raise ModelNotFoundError(f"no model {name!r}: known are {', '.join(known())}, paths, and hub ids like owner/name")
+    raise ModelNotFoundError(
+        f"no model {name!r}: known are {', '.join(known())}, paths, and hub ids like owner/name"
+    )

@@ -4,6 +4,8 @@ import hashlib
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -69,26 +71,32 @@ class LanguageBackbone:
         return ((batch, kv_heads, dim),) * config.num_hidden_layers
 
     @cached_property
-    def _strips_space(self) -> bool:
-        """Whether a piece is encoded without its first space (tokenizers that put one in front themselves)."""
+    def _before(self) -> str:
+        """What a piece is encoded behind: nothing, or a letter whose tokens are dropped.
+
+        Some tokenizers put a space mark in front of whatever text they get; behind a letter they do not.
+        """
         whole = self._ids(_PROBE)
-        first, *rest = [piece for piece in _pieces(_PROBE)]
-        for strips in (False, True):
-            joined = self._ids(first)
-            for piece in rest:
-                joined = joined + self._ids(piece[1:] if strips and piece[0] == " " else piece)
-            if joined == whole:
-                return strips
-        raise ModelUnsupportedError(f"the tokenizer of {self.name} does not split at white space: push tokens instead")
+        first, *rest = _pieces(_PROBE)
+        for before in ("", "x"):
+            skip = len(self._ids(before)) if before else 0
+            if sum((self._ids(before + piece)[skip:] for piece in rest), self._ids(first)) == whole:
+                return before
+        raise ModelUnsupportedError(
+            f"the tokenizer of {self.name} does not split at white space: push tokens instead"
+        )
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def encode_piece(self, piece: str, *, first: bool) -> tuple[list[int], list[int]]:
         """Token ids of one piece of text (see `unending.io.text`) and the character offset at which each ends."""
-        skip = int(self._strips_space and not first and piece.startswith(" "))
-        encoded = self.tokenizer(piece[skip:], add_special_tokens=False, return_offsets_mapping=True)
-        return list(encoded["input_ids"]), [end + skip for _, end in encoded["offset_mapping"]]
+        before = "" if first else self._before
+        encoded = self.tokenizer(before + piece, add_special_tokens=False, return_offsets_mapping=True)
+        skip = len(self._ids(before)) if before else 0
+        return list(encoded["input_ids"])[skip:], [
+            end - len(before) for _, end in encoded["offset_mapping"][skip:]
+        ]
 
     @cached_property
     def opening(self) -> list[int]:
@@ -122,6 +130,20 @@ def _pieces(text: str) -> list[str]:
 
     held, pieces = feed(held_text(4096), text)
     return [*pieces, flush(held)[1]]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars of transformers: a command line of ours shows its own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 _loaded: dict[tuple[str, str], LanguageBackbone] = {}
@@ -187,8 +209,9 @@ def load(name: str, dtype: str = "float32") -> LanguageBackbone:
 
     located = locate(name)
     folder = _converted(located) if located.gguf else located.folder
-    module = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder) if any(folder.glob("tokenizer*")) else None
+    with _quiet():
+        module = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+        tokenizer = AutoTokenizer.from_pretrained(folder) if any(folder.glob("tokenizer*")) else None
     _loaded[key] = LanguageBackbone(name, module, tokenizer, _folder_digest(folder))
     return _loaded[key]
 

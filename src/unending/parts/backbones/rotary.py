@@ -114,7 +114,9 @@ def rotaries(model: nn.Module) -> list[Rotary | None]:
 def position_limit(model: nn.Module) -> int:
     """Keys that one query of this model can see at most: trained positions, or a sliding window if it is shorter."""
     config: Any = getattr(model, "base_model", model).config.get_text_config()
-    limit = int(getattr(config, "max_position_embeddings", 0) or getattr(config, "max_seq_len", 0) or sys.maxsize)
+    limit = int(
+        getattr(config, "max_position_embeddings", 0) or getattr(config, "max_seq_len", 0) or sys.maxsize
+    )
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)
     slides = "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)

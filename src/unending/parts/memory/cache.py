@@ -81,6 +81,7 @@ class MemoryCache(Cache):
         # Slots of a state that this cache is a view of: they are not written, so that the view can be dropped.
         self._protected = np.zeros((rows, 0), dtype=np.int64)
         self._plan: _Plan | None = None
+        self._angles: dict[tuple[int, str], tuple[torch.Tensor, torch.Tensor]] = {}
 
     @classmethod
     def view(
@@ -101,9 +102,8 @@ class MemoryCache(Cache):
 
     def memory(self) -> KVMemory:
         """The state after the forward passes made through this view."""
-        return KVMemory(
-            tuple(self.keys), tuple(self.values), self.slots, self.positions, self.count, self.seen  # type: ignore[arg-type]
-        )
+        held = (tuple(each for each in half if each is not None) for half in (self.keys, self.values))
+        return KVMemory(*held, self.slots, self.positions, self.count, self.seen)
 
     @property
     def capacity(self) -> int:
@@ -156,6 +156,7 @@ class MemoryCache(Cache):
     def _begin(self, new: int) -> "_Plan":
         """Decide, once for all layers, where `new` tokens go and what is kept after this forward pass."""
         total = self.count + new
+        self._angles.clear()
         if self.limit is not None and total > self.limit:
             raise CapacityError(
                 f"{new} tokens on top of {self.count} kept exceed the {self.limit} positions of the model: feed them"
@@ -168,7 +169,9 @@ class MemoryCache(Cache):
             )
         old = self.slots[:, : self.count]
         kept = np.stack([self.retention.keep(total, int(pad)) for pad in self._padding_left()])
-        free = _complete(np.concatenate([old, self._protected], axis=1), self.capacity)[:, -self._free_slots() :]
+        free = _complete(np.concatenate([old, self._protected], axis=1), self.capacity)[
+            :, -self._free_slots() :
+        ]
         together = self._free_slots() >= new
         if together:
             stored, targets = np.tile(np.arange(new), (len(old), 1)), free[:, :new]
@@ -205,8 +208,11 @@ class MemoryCache(Cache):
         if plan.copies:
             self._protected = self._protected[:, :0]
         self._plan = None
+        self._angles.clear()
 
-    def _update(self, index: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _update(
+        self, index: int, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         if index == 0 or self._plan is None:
             self._plan = self._begin(keys.shape[2])
         plan, rotary = self._plan, self.rotaries[index]
@@ -247,16 +253,25 @@ class MemoryCache(Cache):
         """What is stored of new keys: in the cache frame, the keys before their rotation."""
         if rotary is None or self.frame == "absolute":
             return keys
-        slots = torch.arange(self.count, self.count + keys.shape[2], device=keys.device)
-        cos, sin = rotary.angles(slots)
-        return rotate(keys, cos / rotary.scaling, -sin / rotary.scaling)
+        cos, sin = self._slot_angles(rotary, self.count + keys.shape[2], keys.device)
+        new = slice(self.count, None)
+        return rotate(keys, cos[new] / rotary.scaling, -sin[new] / rotary.scaling)
+
+    def _slot_angles(
+        self, rotary: Rotary, total: int, device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Angles of the slots 0 to `total`, computed once a forward pass for all layers that rotate alike."""
+        key = (id(rotary.module), rotary.layer_type)
+        if key not in self._angles:
+            self._angles[key] = rotary.angles(torch.arange(total, device=device))
+        return self._angles[key]
 
     def _leave(self, keys: torch.Tensor, rotary: Rotary | None, plan: "_Plan") -> torch.Tensor:
         """The keys `[batch, heads, count + new, head_dim]` as the attention must see them."""
         if rotary is None:
             return keys
         if self.frame == "cache":
-            cos, sin = rotary.angles(torch.arange(keys.shape[2], device=keys.device))
+            cos, sin = self._slot_angles(rotary, keys.shape[2], keys.device)
             return rotate(keys, cos * rotary.scaling, sin * rotary.scaling)
         # Each kept token belongs right behind the one before it; the newest is where it says it is.
         old = plan.old.shape[1]
@@ -273,7 +288,11 @@ class MemoryCache(Cache):
         """Take rows of the batch in another order (beam search)."""
         if len(self.slots) > 1:
             rows = beam_idx.cpu().numpy()
-            self.slots, self.positions, self.padding = self.slots[rows], self.positions[rows], self.padding[rows]
+            self.slots, self.positions, self.padding = (
+                self.slots[rows],
+                self.positions[rows],
+                self.padding[rows],
+            )
             self._protected = self._protected[rows]
         for held in (self.keys, self.values):
             held[:] = [None if each is None else each.index_select(0, beam_idx) for each in held]
@@ -344,7 +363,9 @@ def _complete(chosen: np.ndarray, capacity: int) -> np.ndarray:
     for row in chosen:
         rest = np.ones(capacity, dtype=bool)
         rest[row] = False
-        first = row if len(row) + rest.sum() == capacity else row[np.sort(np.unique(row, return_index=True)[1])]
+        first = (
+            row if len(row) + rest.sum() == capacity else row[np.sort(np.unique(row, return_index=True)[1])]
+        )
         rows.append(np.concatenate([first, np.flatnonzero(rest)]))
     return np.stack(rows)
 

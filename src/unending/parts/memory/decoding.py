@@ -108,7 +108,9 @@ def decode_in_cache_frame(
     """
     cache, mask = kwargs["past_key_values"], kwargs.get("attention_mask")
     if mask is not None and not bool(mask.all()):
-        raise ValueError("decode_in_cache_frame takes rows of equal length; use frame=\"absolute\" for padded batches")
+        raise ValueError(
+            'decode_in_cache_frame takes rows of equal length; use frame="absolute" for padded batches'
+        )
     done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
     pad = generation_config.pad_token_id
     sampling = generation_config.do_sample

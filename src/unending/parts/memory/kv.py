@@ -1,5 +1,8 @@
 """The state of a KV memory: slots of fixed number, and which of them hold which token."""
 
+from dataclasses import replace
+from typing import Self
+
 import numpy as np
 import torch
 
@@ -29,13 +32,33 @@ class KVMemory:
     seen: int
     """Tokens that ever came in."""
 
+    def canonical(self) -> Self:
+        """The kept tokens in the first slots, in order; zeros in the free ones."""
 
-def empty(shapes: tuple[tuple[int, int, int], ...], capacity: int, dtype: torch.dtype, device: torch.device) -> KVMemory:
+        def ordered(held: torch.Tensor) -> torch.Tensor:
+            out = torch.zeros_like(held)
+            for row in range(held.shape[0]):
+                order = torch.from_numpy(self.slots[row % len(self.slots), : self.count].copy()).to(
+                    held.device
+                )
+                out[row, :, : self.count] = held[row].index_select(1, order)
+            return out
+
+        slots = np.tile(np.arange(self.slots.shape[1], dtype=np.int64), (len(self.slots), 1))
+        positions = np.where(np.arange(self.slots.shape[1]) < self.count, self.positions, 0)
+        keys, values = (tuple(ordered(each) for each in held) for held in (self.keys, self.values))
+        return replace(self, keys=keys, values=values, slots=slots, positions=positions)
+
+
+def empty(
+    shapes: tuple[tuple[int, int, int], ...], capacity: int, dtype: torch.dtype, device: torch.device
+) -> KVMemory:
     """A memory with no token; `shapes` holds `(batch, kv_heads, head_dim)` a layer."""
 
     def buffers() -> tuple[torch.Tensor, ...]:
         return tuple(
-            torch.zeros((batch, heads, capacity, dim), dtype=dtype, device=device) for batch, heads, dim in shapes
+            torch.zeros((batch, heads, capacity, dim), dtype=dtype, device=device)
+            for batch, heads, dim in shapes
         )
 
     row = np.arange(capacity, dtype=np.int64)[None]

@@ -10,15 +10,16 @@ from transformers import AttentionInterface
 from unending.parts.backbones.rotary import rotaries
 from unending.parts.memory.retention import SinksAndWindow
 
-__all__ = ["naive_logits", "naive_losses"]
+__all__ = ["NaiveMemory", "naive_logits", "naive_losses"]
 
 _NAME = "unending_naive"
 
 
-class _Lists:
-    """Raw keys and values of each layer, `[batch, kv_heads, n, head_dim]`."""
+class NaiveMemory:
+    """Raw keys and values of each layer, `[batch, kv_heads, n, head_dim]`, in lists that are cut after each block."""
 
     def __init__(self, model: nn.Module, retention: SinksAndWindow) -> None:
+        self.model: Any = model
         self.rotaries = rotaries(model)
         self.retention = retention
         self.keys: dict[int, torch.Tensor] = {}
@@ -44,23 +45,55 @@ class _Lists:
         self.keys[layer], self.values[layer] = keys[:, :, kept], values[:, :, kept]
         return out.transpose(1, 2)
 
+    @torch.no_grad()
+    def read(self, ids: np.ndarray) -> torch.Tensor:
+        """Logits, float32 `[n, vocabulary]`, of one block of token ids int64 `[n]` behind what is held.
+
+        The model's own rotation is switched off by giving every token position 0, so that the keys that reach the
+        attention are raw. Models with a rotary embedding only.
+        """
+        before = self.model.config._attn_implementation
+        self.model.set_attn_implementation(_NAME)
+        _active.append(self)
+        try:
+            block = torch.from_numpy(np.asarray(ids, dtype=np.int64))[None]
+            positions = torch.zeros_like(block)
+            return self.model(input_ids=block, position_ids=positions, use_cache=False).logits[0].float()  # type: ignore[no-any-return]
+        finally:
+            _active.pop()
+            self.model.set_attn_implementation(before)
+
+    def make_room(self, coming: int) -> None:
+        """Cut the lists so that `coming` tokens fit."""
+        for layer, keys in self.keys.items():
+            kept = torch.from_numpy(self.retention.keep_for(keys.shape[2], coming))
+            self.keys[layer], self.values[layer] = keys[:, :, kept], self.values[layer][:, :, kept]
+
 
 def _turn(x: torch.Tensor, places: torch.Tensor, rotary: Any) -> torch.Tensor:
-    """Textbook rotation: pairs (i, i + half) of the rotary channels by `place * frequency`."""
+    """Textbook rotation: pairs (i, i + half) of the rotary channels by `place * frequency`.
+
+    The factor that some rotary types put on top is there already: the model applies it at position 0 too.
+    """
     frequencies = rotary.inv_freq
     half = len(frequencies)
     angle = places[:, None].float() * frequencies
     first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
-    scale = rotary.scaling
     turned = (first * angle.cos() - second * angle.sin(), second * angle.cos() + first * angle.sin())
-    return torch.cat([turned[0] * scale, turned[1] * scale, rest], dim=-1)
+    return torch.cat([*turned, rest], dim=-1)
 
 
-_active: list[_Lists] = []
+_active: list[NaiveMemory] = []
 
 
 def _attention(
-    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, scaling: float | None = None, **_: Any
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: Any,
+    scaling: float | None = None,
+    **_: Any,
 ) -> tuple[torch.Tensor, None]:
     return _active[-1].attend(module, query, key, value, scaling), None
 
@@ -68,26 +101,12 @@ def _attention(
 AttentionInterface.register(_NAME, _attention)
 
 
-@torch.no_grad()
-def naive_logits(model: Any, ids: np.ndarray, retention: SinksAndWindow, chunk: int = 1) -> torch.Tensor:
-    """Logits, float32 `[n, vocabulary]`, of a token sequence int64 `[n]` streamed in blocks of `chunk`.
-
-    The model's own rotation is switched off by giving every token position 0, so that the keys that reach the
-    attention are raw. Models with a rotary embedding only.
-    """
-    before = model.config._attn_implementation
-    model.set_attn_implementation(_NAME)
-    _active.append(_Lists(model, retention))
-    try:
-        parts = []
-        for start in range(0, len(ids), chunk):
-            block = torch.from_numpy(ids[start : start + chunk])[None]
-            zeros = torch.zeros_like(block)
-            parts.append(model(input_ids=block, position_ids=zeros, use_cache=False).logits[0].float())
-        return torch.cat(parts) if parts else torch.zeros(0, model.config.vocab_size)
-    finally:
-        _active.pop()
-        model.set_attn_implementation(before)
+def naive_logits(
+    model: nn.Module, ids: np.ndarray, retention: SinksAndWindow, chunk: int = 1
+) -> torch.Tensor:
+    """Logits, float32 `[n, vocabulary]`, of a token sequence int64 `[n]` streamed in blocks of `chunk`."""
+    memory = NaiveMemory(model, retention)
+    return torch.cat([memory.read(ids[start : start + chunk]) for start in range(0, len(ids), chunk)])
 
 
 def naive_losses(model: Any, ids: np.ndarray, retention: SinksAndWindow, chunk: int = 1) -> np.ndarray:

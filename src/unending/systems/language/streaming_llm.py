@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -23,12 +24,9 @@ from unending.core import (
     Text,
     Tick,
     Tokens,
-    blocks,
-    random,
     state,
 )
-from unending.core.errors import InputError
-from unending.io import text as held
+from unending.core.errors import CapacityError, InputError
 from unending.parts import backbones
 from unending.parts.memory import (
     KVMemory,
@@ -39,7 +37,8 @@ from unending.parts.memory import (
     kv_bytes,
     next_token_losses,
 )
-from unending.parts.memory.naive import naive_losses
+from unending.parts.reading import Answer, Reading, answers, choose, tokens
+from unending.parts.reading.naive import offline
 
 __all__ = ["StreamingCache", "StreamingLLM", "StreamingLLMState"]
 
@@ -94,18 +93,8 @@ class StreamingLLMState:
     memory: KVMemory
     logits: torch.Tensor
     """float32 `[vocabulary]` after the newest token."""
-    characters: held.HeldText
-    waiting: blocks.Remainder
-    """Rows `(token id, stream time at which it ends)` that wait for a full block."""
-    time: np.ndarray
-    """float64 scalar: stream time that has arrived."""
-    answer: np.ndarray
-    """int64 `[max_new_tokens]`, the answer in the making."""
-    answered: int
-    shown: int
-    """Tokens of the answer whose text went out."""
-    left: int
-    """Tokens that the answer may still have; 0 when none is in the making."""
+    reading: Reading
+    answer: Answer
     seed: int
 
 
@@ -175,7 +164,7 @@ class StreamingLLM(Operator[StreamingLLMState]):
 
         module, tokenizer = tiny_llama()
         return cls.from_model(
-            module, tokenizer, sink_size=2, window_size=10, chunk=4, max_new_tokens=3, temperature=1.0
+            module, tokenizer, sink_size=2, window_size=14, chunk=4, max_new_tokens=2, temperature=1.0
         )
 
     @classmethod
@@ -198,8 +187,18 @@ class StreamingLLM(Operator[StreamingLLMState]):
     def _capacity(self) -> int:
         return self.retention.budget + self.chunk
 
+    @cached_property
+    def _domain(self) -> Mapping[type[Chunk], Domain]:
+        # A character of any script is at most four tokens of a byte-level vocabulary.
+        room = (
+            self.window_size
+            - self.max_new_tokens
+            - (len(self.backbone.encode_turn("?", chat=self.chat)) if self.backbone.tokenizer else 0)
+        )
+        return {Tokens: {"vocabulary": self.backbone.vocabulary}, Query: {"characters": max(1, room // 4)}}
+
     def domain(self) -> Mapping[type[Chunk], Domain]:
-        return {Tokens: {"vocabulary": self.backbone.vocabulary}, Query: {"characters": 8 * self.window_size}}
+        return self._domain
 
     def weights_digest(self) -> str:
         return self.backbone.digest
@@ -207,166 +206,113 @@ class StreamingLLM(Operator[StreamingLLMState]):
     def bound(self) -> Bound:
         backbone = self.backbone
         cache = kv_bytes(backbone.kv_shapes(), self._capacity, backbone.dtype.itemsize)
-        held_text = 4 * _HELD_CHARACTERS + 2 * 8
-        waiting = 16 * self.chunk + 2 * 8
-        return Bound(cache + 4 * backbone.vocabulary + held_text + waiting + 8 + 8 * self.max_new_tokens + 4 * 8)
+        around = tokens.reading_bytes(self.chunk) + answers.answer_bytes(self.max_new_tokens)
+        return Bound(cache + 4 * backbone.vocabulary + around + 8)
 
     def init(self, seed: int = 0) -> StreamingLLMState:
         backbone = self.backbone
-        self._view(empty(backbone.kv_shapes(), 1, backbone.dtype, backbone.device))
+        if backbone.limit < self.retention.budget + self.chunk:
+            raise CapacityError(
+                f"sinks + window + chunk make {self.retention.budget + self.chunk} positions,"
+                f" but {self.model} attends over at most {backbone.limit}"
+            )
         return StreamingLLMState(
             memory=empty(backbone.kv_shapes(), self._capacity, backbone.dtype, backbone.device),
             logits=torch.zeros(backbone.vocabulary, device=backbone.device),
-            characters=held.held_text(_HELD_CHARACTERS),
-            waiting=blocks.remainder(self.chunk, (2,), np.float64),
-            time=np.zeros(()),
-            answer=np.zeros(self.max_new_tokens, dtype=np.int64),
-            answered=0,
-            shown=0,
-            left=0,
+            reading=tokens.reading(self.chunk),
+            answer=answers.no_answer(self.max_new_tokens),
             seed=seed,
         )
 
     def pending(self, state: StreamingLLMState) -> bool:
-        return state.left > 0
+        return state.answer.left > 0
 
     def offline(self, stream: Sequence[Chunk]) -> list[Event]:
-        """Losses of a stream of tokens by the slow reference, which knows no cache class."""
-        if any(type(chunk) is not Tokens for chunk in stream):
-            return super().offline(stream)
-        ids = np.concatenate([chunk.ids for chunk in stream]) if stream else np.zeros(0, np.int64)
-        losses = naive_losses(self.backbone.module, ids, self.retention, self.chunk)
-        return [Event(Rows(losses[:, None], ("loss",)), 1, len(ids))] if len(losses) else []
+        """The stream by the slow reference of the memory, its text tokenised in whole runs."""
+        return offline(self, stream)
 
     def _step(self, state: StreamingLLMState, chunk: Any) -> tuple[StreamingLLMState, list[Event]]:
         if type(chunk) is Tick:
-            return self._decode(state) if state.left else (state, [])
+            return self._decode(state) if state.answer.left else (state, [])
         if type(chunk) is Control:
             if chunk.name != "interrupt":
                 raise InputError(f"control {chunk.name!r} is unknown; streaming-llm knows interrupt")
-            return replace(state, left=0), []
-        if state.left:
+            return replace(state, answer=answers.stop(state.answer)), []
+        if state.answer.left:
             raise InputError("an answer is in the making: tick until idle, or send Control('interrupt')")
-        if chunk.t is not None:
-            state = replace(state, time=np.asarray(chunk.t, dtype=np.float64))
+        work = _Work(self, state)
         if type(chunk) is Query:
-            return self._ask(state, chunk)
-        if type(chunk) is Text:
-            return self._read_text(state, chunk.text)
-        ends = state.time + np.arange(1, len(chunk) + 1)
-        state, first = self._release(state) if len(chunk) else (state, [])
-        state, events = self._read(state, np.stack([chunk.ids, ends], axis=1))
-        return replace(state, time=np.asarray(state.time + len(chunk))), first + events
+            self._ask(work, chunk)
+        else:
+            work.reading, full = tokens.read(state.reading, chunk, self.backbone)
+            work.score(full)
+        return work.done(), work.events
 
     def _finish(self, state: StreamingLLMState) -> tuple[StreamingLLMState, list[Event]]:
-        return self._flush(state)
+        work = _Work(self, state)
+        work.flush()
+        return work.done(), work.events
 
-    def _view(self, memory: KVMemory) -> MemoryCache:
-        backbone = self.backbone
-        return MemoryCache.view(memory, backbone.rotaries, self.retention, self.frame, backbone.limit)
-
-    def _read_text(self, state: StreamingLLMState, text: str) -> tuple[StreamingLLMState, list[Event]]:
-        begins = state.time - state.characters.count
-        characters, pieces = held.feed(state.characters, text)
-        state = replace(state, characters=characters, time=np.asarray(state.time + len(text)))
-        return self._read(state, self._encode(state, pieces, float(begins)))
-
-    def _encode(self, state: StreamingLLMState, pieces: list[str], begins: float) -> np.ndarray:
-        """Rows `(id, end time)` of pieces of text, the first of which begins at a stream time."""
-        backbone = self.backbone
-        if backbone.tokenizer is None:
-            raise InputError(f"model {self.model} has no tokenizer: push Tokens")
-        first = state.memory.seen == 0 and state.waiting.position == 0
-        rows = [(token, begins) for token in backbone.opening] if first and pieces else []
-        for piece in pieces:
-            ids, ends = backbone.encode_piece(piece, first=first)
-            rows += [(token, begins + end) for token, end in zip(ids, ends, strict=True)]
-            begins += len(piece)
-            first = False
-        return np.array(rows, dtype=np.float64).reshape(-1, 2)
-
-    def _read(self, state: StreamingLLMState, rows: np.ndarray) -> tuple[StreamingLLMState, list[Event]]:
-        waiting, full = blocks.feed(state.waiting, rows)
-        state = replace(state, waiting=waiting)
-        return self._forward(state, full)
-
-    def _release(self, state: StreamingLLMState) -> tuple[StreamingLLMState, list[Event]]:
-        """Tokenise the text that is held back."""
-        if not state.characters.count:
-            return state, []
-        begins = float(state.time) - state.characters.count
-        characters, piece = held.flush(state.characters)
-        state = replace(state, characters=characters)
-        return self._read(state, self._encode(state, [piece], begins))
-
-    def _flush(self, state: StreamingLLMState) -> tuple[StreamingLLMState, list[Event]]:
-        state, events = self._release(state)
-        waiting, rest = blocks.flush(state.waiting)
-        state, more = self._forward(replace(state, waiting=waiting), [rest] if len(rest) else [])
-        return state, events + more
-
-    def _forward(
-        self, state: StreamingLLMState, full: list[np.ndarray]
-    ) -> tuple[StreamingLLMState, list[Event]]:
-        if not full:
-            return state, []
-        backbone, events = self.backbone, []
-        cache, logits = self._view(state.memory), state.logits
-        for block in full:
-            ids = torch.from_numpy(block[:, 0].astype(np.int64))[None].to(backbone.device)
-            before = logits[None] if cache.seen else None
-            scores = forward(backbone.module, ids, cache)
-            losses = next_token_losses(before, scores, ids)[0].cpu().numpy()
-            logits = scores[0, -1].clone()
-            if len(losses):
-                ends = block[len(block) - len(losses) :, 1]
-                events.append(Event(Rows(losses[:, None], ("loss",)), float(ends[0]), float(ends[-1])))
-        return replace(state, memory=cache.memory(), logits=logits), events
-
-    def _ask(self, state: StreamingLLMState, query: Query) -> tuple[StreamingLLMState, list[Event]]:
-        state, events = self._flush(state)
-        ids = self.backbone.encode_turn(query.text, chat=self.chat)
-        cache = self._view(state.memory)
-        cache.evict_for_space(len(ids) + self.max_new_tokens)
-        state = replace(state, memory=cache.memory(), answered=0, shown=0, left=self.max_new_tokens)
-        return self._put(state, ids), events
-
-    def _put(self, state: StreamingLLMState, ids: list[int]) -> StreamingLLMState:
-        """Read tokens that are no input of the stream and give no losses."""
-        cache, logits = self._view(state.memory), state.logits
-        for start in range(0, len(ids), self.chunk):
-            block = torch.tensor([ids[start : start + self.chunk]], device=self.backbone.device)
-            logits = forward(self.backbone.module, block, cache)[0, -1].clone()
-        return replace(state, memory=cache.memory(), logits=logits)
+    def _ask(self, work: "_Work", query: Query) -> None:
+        work.flush()
+        if query.t is not None:
+            work.reading = replace(work.reading, time=np.asarray(query.t, dtype=np.float64))
+        turn = self.backbone.encode_turn(query.text, chat=self.chat)
+        work.cache.evict_for_space(len(turn) + self.max_new_tokens)
+        work.answer = answers.begin(work.answer)
+        for start in range(0, len(turn), self.chunk):
+            work.put(turn[start : start + self.chunk])
 
     def _decode(self, state: StreamingLLMState) -> tuple[StreamingLLMState, list[Event]]:
-        token = self._choose(state)
-        ended = token in self.backbone.stops
-        answer = state.answer.copy()
-        if not ended:
-            answer[state.answered] = token
-        count = state.answered + (not ended)
-        left = 0 if ended else state.left - 1
-        pieces, shown = self._new_text(answer, count, state.shown, last=left == 0)
-        state = self._put(replace(state, answer=answer, answered=count, shown=shown, left=left), [token])
-        now = float(state.time)
-        return state, [Event(Text(piece), now, now) for piece in pieces]
-
-    def _choose(self, state: StreamingLLMState) -> int:
-        if self.temperature == 0:
-            return int(state.logits.argmax())
-        weights = torch.softmax(state.logits.double() / self.temperature, dim=-1).cpu().numpy()
-        draw = random.philox(state.seed, state.memory.seen).random()
-        return int(min(np.searchsorted(np.cumsum(weights), draw * weights.sum()), len(weights) - 1))
-
-    def _new_text(self, answer: np.ndarray, count: int, shown: int, *, last: bool) -> tuple[list[str], int]:
-        """Text that is complete now, and the tokens it covers; a character cut between tokens waits."""
-        if self.backbone.tokenizer is None:
-            return [], count
-        before, now = self.backbone.decode(answer[:shown].tolist()), self.backbone.decode(answer[:count].tolist())
-        if now.endswith("�") and not last:
-            return [], shown
-        return ([now[len(before) :]] if len(now) > len(before) else []), count
+        work = _Work(self, state)
+        token = choose(state.logits, self.temperature, state.seed, state.memory.seen)
+        work.answer, text = answers.take(state.answer, token, self.backbone)
+        work.put([token])
+        now = float(state.reading.time)
+        return work.done(), [Event(Text(text), now, now)] if text else []
 
 
-_HELD_CHARACTERS = 256
+class _Work:
+    """One step in the making. It has one view on the memory, so that all it writes can be dropped."""
+
+    def __init__(self, operator: StreamingLLM, state: StreamingLLMState) -> None:
+        backbone = operator.backbone
+        self.backbone = backbone
+        self.cache = MemoryCache.view(
+            state.memory, backbone.rotaries, operator.retention, operator.frame, backbone.limit
+        )
+        self.logits, self.reading, self.answer, self.seed = (
+            state.logits,
+            state.reading,
+            state.answer,
+            state.seed,
+        )
+        self.events: list[Event] = []
+
+    def done(self) -> StreamingLLMState:
+        """The state after the step."""
+        return StreamingLLMState(self.cache.memory(), self.logits, self.reading, self.answer, self.seed)
+
+    def put(self, ids: list[int]) -> torch.Tensor:
+        """Read a block of tokens; logits float32 `[n, vocabulary]`."""
+        block = torch.tensor([ids], device=self.backbone.device)
+        scores = forward(self.backbone.module, block, self.cache)[0]
+        self.logits = scores[-1].clone()
+        return scores
+
+    def score(self, full: list[np.ndarray]) -> None:
+        """Read blocks of the stream, `[n, 2]` (id, end time), and give out their losses."""
+        for block in full:
+            before = self.logits[None] if self.cache.seen else None
+            ids = block[:, 0].astype(np.int64)
+            scores = self.put(ids.tolist())
+            targets = torch.from_numpy(ids)[None].to(scores.device)
+            losses = next_token_losses(before, scores[None], targets)[0].cpu().numpy()
+            if len(losses):
+                ends = block[len(block) - len(losses) :, 1]
+                self.events.append(Event(Rows(losses[:, None], ("loss",)), float(ends[0]), float(ends[-1])))
+
+    def flush(self) -> None:
+        """Read all that waits."""
+        self.reading, full = tokens.flush(self.reading, self.backbone)
+        self.score(full)
