@@ -149,9 +149,14 @@ def _short(number: float) -> str:
 
 
 def plot(
-    path: str | os.PathLike[str], series: dict[str, list[Sample]], *, unit: str = "item", metric: str = ""
+    path: str | os.PathLike[str],
+    series: dict[str, list[Sample]],
+    *,
+    unit: str = "item",
+    metric: str = "",
+    mark: float | None = None,
 ) -> None:
-    """Draw memory, time and metric against stream position, a curve for each series.
+    """Draw memory, time and metric against stream position, a curve for each series; `mark` is a position to mark.
 
     Raises
     ------
@@ -186,6 +191,8 @@ def plot(
         axis.set_xlabel("stream position")
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
+        if mark is not None:
+            axis.axvline(mark, color="gray", linestyle=":", linewidth=1)
     for axis in axes[:2]:
         axis.set_ylim(bottom=0)
     if metric == "perplexity":

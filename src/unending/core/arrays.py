@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from unending.core.errors import StateError
+
 __all__ = ["Array", "Leaf", "copy", "equal", "from_numpy", "is_array", "is_leaf", "storage", "to_numpy"]
 
 Array: TypeAlias = Any
@@ -70,6 +72,8 @@ def to_numpy(leaf: Leaf) -> tuple[np.ndarray, str]:
     numpy has no bfloat16: such a leaf comes as its bit patterns in uint16, and the name says so.
     """
     if not is_tensor(leaf):
+        if type(leaf) is int and not -(2**63) <= leaf < 2**63:
+            raise StateError(f"a leaf of a state is {leaf}; an integer leaf has 64 bits")
         array = np.asarray(leaf, dtype=np.int64) if type(leaf) is int else leaf
         return np.array(array, order="C", copy=None), array.dtype.name
     torch = _torch()

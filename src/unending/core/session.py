@@ -147,8 +147,9 @@ class Session(Generic[S]):
         while (record := self._open()).waiting is None:
             if not self._tick():
                 return []
+        events = _flatten(record.waiting)
         self._record = record._replace(waiting=None)
-        return _flatten(record.waiting)
+        return events
 
     def run(self, source: Iterable[Chunk]) -> Iterator[Event]:
         """Push each chunk of a source and give out the events as they come, to the end of `finish`."""

@@ -1,10 +1,10 @@
 """Snapshots: one safetensors file whose single metadata entry `unending` is a JSON header. No pickle."""
 
-import errno
 import hashlib
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -177,9 +177,11 @@ def write(path: str | os.PathLike[str], content: bytes) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        temporary.unlink(missing_ok=True) if error.errno != errno.EROFS else None
         reason = error.strerror or str(error)
         raise StorageError(f"cannot write {target}: {reason}; the session goes on unsaved") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def read(path: str | os.PathLike[str]) -> bytes:

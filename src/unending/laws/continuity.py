@@ -83,7 +83,7 @@ def cancel(trial: Trial) -> str:
         require(state_difference(state, before), f"a dropped {name} step has changed the state")
         every = 1 + rng.permutation(lines)[: trial.profile.injections]
         for line in every.tolist():
-            if perf_counter() - began > 4 * trial.profile.seconds * (done + 1) / len(chunks):
+            if perf_counter() - began > 3 * trial.profile.seconds * (done + 1) / len(chunks):
                 break
             error = (KeyboardInterrupt, _Injected)[line % 2]
             injected += interrupt(lambda: operator.advance(state, what), prefix, line, error)

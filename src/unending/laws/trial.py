@@ -68,7 +68,7 @@ class Profile:
 
 
 PROFILES = {
-    "fast": Profile("fast", 40, 0.5, 100, 1.0, 8, 24),
+    "fast": Profile("fast", 40, 0.4, 100, 1.6, 8, 24),
     "thorough": Profile("thorough", 500, 30.0, 400, 120.0, 40, 200),
 }
 """`fast` is for every run of the tests, `thorough` for a night."""
@@ -105,7 +105,7 @@ class Trial:
         failures: dict[str, Exception] = {}
 
         def attempt(case: T) -> None:
-            nonlocal tried
+            nonlocal tried, began
             elapsed, name = perf_counter() - began, repr(case)
             if not failures and tried and elapsed > self.profile.seconds:
                 return
@@ -117,6 +117,8 @@ class Trial:
             tried += 1
             try:
                 body(case)
+                if tried == 1:
+                    began = perf_counter()  # the first case pays for what is made at first use
             except Exception as error:
                 failures[name] = error
                 raise

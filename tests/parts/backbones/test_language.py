@@ -103,11 +103,11 @@ def test_a_tokenizer_that_does_not_split_at_space_is_refused():
     from tokenizers import models as kinds
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {character: index for index, character in enumerate(map(chr, range(10, 127)))} | {"o ": 200}
+    vocabulary = {character: index for index, character in enumerate(map(chr, range(10, 127)))} | {"o ": 117}
     inner = Tokenizer(kinds.BPE(vocab=vocabulary, merges=[("o", " ")]))
     backbone = LanguageBackbone("toy", tiny_llama()[0], PreTrainedTokenizerFast(tokenizer_object=inner), "")
     with pytest.raises(ModelUnsupportedError, match="push tokens"):
-        backbone.encode_piece("a", first=True)
+        backbone.encode_piece(" a", first=False)
 
 
 def test_shapes_of_the_cache_follow_the_configuration():

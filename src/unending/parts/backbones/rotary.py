@@ -103,7 +103,7 @@ def rotaries(model: nn.Module) -> list[Rotary | None]:
             f"{type(model).__name__} has no rotary positions: learned absolute positions cannot be re-indexed"
             " (models with RoPE, and MPT, work)"
         )
-    kinds = getattr(config, "layer_types", None)
+    kinds: Any = getattr(config, "layer_types", None)
     per_type = kinds is not None and hasattr(module, f"{kinds[0]}_inv_freq")
     found = [Rotary(module, kinds[index] if per_type else "") for index in range(layers)]
     for rotary in {each.layer_type: each for each in found}.values():
@@ -113,7 +113,8 @@ def rotaries(model: nn.Module) -> list[Rotary | None]:
 
 def position_limit(model: nn.Module) -> int:
     """Keys that one query of this model can see at most: trained positions, or a sliding window if it is shorter."""
-    config: Any = getattr(model, "base_model", model).config.get_text_config()
+    base: Any = getattr(model, "base_model", model)
+    config = base.config.get_text_config()
     limit = int(
         getattr(config, "max_position_embeddings", 0) or getattr(config, "max_seq_len", 0) or sys.maxsize
     )

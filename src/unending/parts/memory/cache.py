@@ -102,8 +102,9 @@ class MemoryCache(Cache):
 
     def memory(self) -> KVMemory:
         """The state after the forward passes made through this view."""
-        held = (tuple(each for each in half if each is not None) for half in (self.keys, self.values))
-        return KVMemory(*held, self.slots, self.positions, self.count, self.seen)
+        keys = tuple(each for each in self.keys if each is not None)
+        values = tuple(each for each in self.values if each is not None)
+        return KVMemory(keys, values, self.slots, self.positions, self.count, self.seen)
 
     @property
     def capacity(self) -> int:
