@@ -170,7 +170,7 @@ def plot(
     except ImportError as error:
         raise MissingExtraError("pictures need matplotlib: pip install 'unending[plot]'") from error
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     with_metric = any(sample.metric is not None for samples in series.values() for sample in samples)
     figure, axes = pyplot.subplots(
@@ -197,6 +197,8 @@ def plot(
         axis.set_ylim(bottom=0)
     if metric == "perplexity":
         axes[-1].set_yscale("log")
+        for which in (axes[-1].yaxis.set_major_formatter, axes[-1].yaxis.set_minor_formatter):
+            which(ticker.ScalarFormatter())
     axes[0].legend(frameon=False)
     try:
         figure.savefig(path, dpi=120)

@@ -1,5 +1,6 @@
 """State: a frozen dataclass of arrays and integers that a step consumes and never changes."""
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Never, TypeVar, cast, dataclass_transform
@@ -69,6 +70,11 @@ def consume(value: object) -> None:
     object.__setattr__(value, "__class__", _Consumed)
 
 
+def _is_mutable(node: object) -> bool:
+    # A container that could be changed behind the state's back is no part of a tree; as a leaf it is refused.
+    return isinstance(node, list | dict | deque)
+
+
 def leaves(value: object) -> dict[str, Leaf]:
     """The leaves of a state by their dotted path, in a fixed order.
 
@@ -81,7 +87,9 @@ def leaves(value: object) -> dict[str, Leaf]:
     """
     require_alive(value)
     tree: Any = value
-    paths, found, _ = optree.tree_flatten_with_path(tree, none_is_leaf=True, namespace=_NAMESPACE)
+    paths, found, _ = optree.tree_flatten_with_path(
+        tree, is_leaf=_is_mutable, none_is_leaf=True, namespace=_NAMESPACE
+    )
     named = {".".join(map(str, path)): leaf for path, leaf in zip(paths, found, strict=True)}
     for name, leaf in named.items():
         if not arrays.is_leaf(leaf):
