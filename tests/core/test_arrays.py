@@ -4,7 +4,20 @@ import pytest
 from unending.core import arrays
 from unending.core.errors import StateError
 
-NUMPY = ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64"]
+NUMPY = [
+    "bool",
+    "int8",
+    "uint8",
+    "int16",
+    "uint16",
+    "int32",
+    "uint32",
+    "int64",
+    "uint64",
+    "float16",
+    "float32",
+    "float64",
+]
 TORCH = ["bool", "int8", "uint8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64"]
 SHAPES = [(), (0,), (3,), (2, 0, 4), (2, 3)]
 

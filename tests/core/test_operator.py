@@ -54,7 +54,9 @@ class Counter(Operator[Count]):
             raise KeyboardInterrupt if self.fail_at == 13 else RuntimeError("told to")
         if not chunk.ids.any():
             return state, []
-        return replace(state, seen=state.seen + len(chunk)), [Event(chunk, state.seen, state.seen + len(chunk))]
+        return replace(state, seen=state.seen + len(chunk)), [
+            Event(chunk, state.seen, state.seen + len(chunk))
+        ]
 
 
 def test_step_consumes_its_state() -> None:
@@ -166,7 +168,7 @@ def test_without_a_reference_the_reason_is_given() -> None:
     with pytest.raises(NoOfflineError, match="counter defines no offline reference"):
         Counter().offline([])
     excused = type("Excused", (Counter,), {"opt_outs": {"L2": "no whole stream"}})
-    with pytest.raises(NoOfflineError, match="^no whole stream$"):
+    with pytest.raises(NoOfflineError, match=r"^no whole stream$"):
         excused().offline([])
 
 
@@ -177,7 +179,9 @@ def test_drive_and_replay_tick_to_idle() -> None:
     after, events = drive(operator, after, stream[1])
     assert len(events) == 6
     assert not operator.pending(after)
-    assert [event.data.ids[0] for event in replay(operator, stream)] == [event.data.ids[0] for event in events]
+    assert [event.data.ids[0] for event in replay(operator, stream)] == [
+        event.data.ids[0] for event in events
+    ]
 
 
 def test_pending_work_and_interrupts() -> None:

@@ -27,7 +27,9 @@ def test_bound_in_words() -> None:
 
 
 def test_paper_in_words() -> None:
-    assert str(Paper("A title", "A. Author", 2024, "2309.17453")) == "A title. A. Author, 2024, arXiv 2309.17453"
+    assert (
+        str(Paper("A title", "A. Author", 2024, "2309.17453")) == "A title. A. Author, 2024, arXiv 2309.17453"
+    )
     assert str(Paper("A title", "A. Author", 1999)) == "A title. A. Author, 1999"
 
 

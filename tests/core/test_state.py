@@ -86,7 +86,12 @@ def test_consumed_state_says_what_happened() -> None:
         r"^this Outer was consumed by step\(\) or finish\(\): use the state they returned, or fork\(state\)"
         " before the step to keep both$"
     )
-    for use in (lambda: consumed.seed, lambda: leaves(consumed), lambda: fork(consumed), lambda: nbytes(consumed)):
+    for use in (
+        lambda: consumed.seed,
+        lambda: leaves(consumed),
+        lambda: fork(consumed),
+        lambda: nbytes(consumed),
+    ):
         with pytest.raises(OwnershipError, match=message):
             use()
     assert repr(consumed) == "<consumed state>"
@@ -102,7 +107,7 @@ def test_consuming_lets_arrays_go() -> None:
 
 
 def test_restore_is_the_inverse_of_leaves() -> None:
-    named = {name: leaf for name, leaf in leaves(outer()).items()}
+    named = dict(leaves(outer()))
     named["seed"] = 99
     again = restore(outer(), named)
     assert again.seed == 99

@@ -1,24 +1,8 @@
 """The contract: operator, state, chunks, session, pipeline, snapshot. Imports numpy, optree and safetensors only."""
 
 from unending.core import arrays, blocks, errors, random, snapshot
-from unending.core.chunk import (
-    TICK,
-    Audio,
-    Chunk,
-    Control,
-    Domain,
-    Edges,
-    Event,
-    Frames,
-    Query,
-    Rows,
-    Symbols,
-    Text,
-    Tick,
-    Tokens,
-    Transitions,
-    kinds,
-)
+from unending.core.chunk import TICK, Chunk, Control, Domain, Event, Query, Tick, kinds
+from unending.core.kinds import Audio, Edges, Frames, Rows, Symbols, Text, Tokens, Transitions
 from unending.core.meters import Histogram, Meters
 from unending.core.operator import Operator, drive, replay
 from unending.core.pipeline import Pipeline, PipelineState

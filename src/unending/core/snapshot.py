@@ -91,9 +91,11 @@ def encode(
 def _parse(content: bytes, name: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     try:
         length = int.from_bytes(content[:8], "little")
-        header = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["unending"])
+        text = json.loads(content[8 : 8 + length])["__metadata__"]["unending"]
+        header = json.loads(text)
         held = parse(content)
         intact = isinstance(header, dict) and header.get("checksum") == _checksum(header, held)
+        intact = intact and text == json.dumps(header, sort_keys=True)
     except (SafetensorError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise SnapshotCorruptError(f"{name} is not an intact snapshot ({type(error).__name__})") from error
     if not intact:

@@ -19,7 +19,7 @@ def code_of(operator: Any) -> str:
     return str(Path(folder)) if folder else file
 
 
-def _traced(call: Callable[[], Any], prefix: str, at_line: Callable[[], None]) -> None:
+def _traced(call: Callable[[], Any], prefix: str | tuple[str, ...], at_line: Callable[[], None]) -> None:
     def local(frame: FrameType, event: str, argument: Any) -> Any:
         if event == "line":
             at_line()
@@ -36,8 +36,8 @@ def _traced(call: Callable[[], Any], prefix: str, at_line: Callable[[], None]) -
         sys.settrace(before)
 
 
-def count_lines(call: Callable[[], Any], prefix: str) -> int:
-    """Lines under the prefix that the call runs."""
+def count_lines(call: Callable[[], Any], prefix: str | tuple[str, ...]) -> int:
+    """Lines of files under the prefix (or one of several) that the call runs."""
     lines = 0
 
     def count() -> None:
@@ -48,7 +48,9 @@ def count_lines(call: Callable[[], Any], prefix: str) -> int:
     return lines
 
 
-def interrupt(call: Callable[[], Any], prefix: str, line: int, error: type[BaseException]) -> bool:
+def interrupt(
+    call: Callable[[], Any], prefix: str | tuple[str, ...], line: int, error: type[BaseException]
+) -> bool:
     """Call, and raise `error` when the given line comes up (from 1); whether it came out of the call."""
     left = line
 
