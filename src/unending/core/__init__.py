@@ -2,7 +2,7 @@
 
 from unending.core import arrays, blocks, errors, random, snapshot
 from unending.core.chunk import TICK, Chunk, Control, Domain, Event, Query, Tick, kinds
-from unending.core.kinds import Audio, Edges, Frames, Rows, Symbols, Text, Tokens, Transitions
+from unending.core.items import Audio, Edges, Frames, Rows, Symbols, Text, Tokens, Transitions
 from unending.core.meters import Histogram, Meters
 from unending.core.operator import Operator, drive, replay
 from unending.core.pipeline import Pipeline, PipelineState
