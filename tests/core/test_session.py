@@ -9,7 +9,24 @@ import toys
 from toys import TOYS, Average, Babble, Smooth
 
 from unending import core
-from unending.core import Audio, Chunk, Event, Operator, Query, Rows, Session, Text, Tick, Tokens, fork
+from unending.core import (
+    Audio,
+    Bound,
+    Chunk,
+    Control,
+    Event,
+    Exactness,
+    Operator,
+    Query,
+    Rows,
+    Session,
+    Spec,
+    Text,
+    Tick,
+    Tokens,
+    fork,
+    state,
+)
 from unending.core.errors import InputError, OwnershipError, SessionClosedError
 from unending.laws.equality import same_events, state_difference
 from unending.laws.injection import count_lines, interrupt
@@ -267,3 +284,56 @@ def test_ctrl_c_at_any_line_of_poll() -> None:
     for twin in stopped:
         assert same_events(go_on(twin, []), expected) is None
     assert go_on(last, []) == []
+
+
+class _Thinker(Operator[Any]):
+    """Two ticks of work after each chunk, one of them while it reads."""
+
+    spec = Spec(
+        "thinker", "toy", "works while it reads", (Tokens, Control), (Tokens,), Exactness.bitwise(), ticks=1
+    )
+
+    @classmethod
+    def example(cls):
+        return cls()
+
+    def settings(self):
+        return {}
+
+    def init(self, seed=0):
+        return _Work(0)
+
+    def bound(self):
+        return Bound(8)
+
+    def pending(self, state):
+        return state.left > 0
+
+    def _step(self, state, chunk):
+        if type(chunk) is Control:
+            return _Work(0), []
+        if type(chunk) is Tick:
+            return _Work(state.left - 1), [Event(Tokens([state.left]), 0, 0)]
+        return _Work(2), []
+
+
+@state
+class _Work:
+    left: int
+
+
+def test_an_interrupt_with_nothing_to_stop_does_not_stop_what_comes():
+    session = Session(_Thinker())
+    session.interrupt()
+    session.push(Tokens([1]))
+    assert [event.data.ids.item() for event in session.poll()] == [2]
+    assert [event.data.ids.item() for event in session.poll()] == [1]
+
+
+def test_an_interrupt_stops_what_is_pending_before_the_next_chunk_enters():
+    session = Session(_Thinker())
+    session.push(Tokens([1]))
+    session.poll()
+    session.interrupt()
+    session.push(Tokens([2]))
+    assert [event.data.ids.item() for event in session.poll()] == [2]

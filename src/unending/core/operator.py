@@ -11,7 +11,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, final
 
 from unending.core.chunk import Chunk, Control, Domain, Event, Tick
-from unending.core.errors import InputError, KindError, NoOfflineError, UnendingError
+from unending.core.errors import InputError, KindError, NoOfflineError
 from unending.core.spec import Bound, Spec
 from unending.core.state import consume, require_alive
 
@@ -166,24 +166,24 @@ class Operator(ABC, Generic[S]):
     @final
     def step_many(
         self, states: Sequence[S], chunks: Sequence[Chunk]
-    ) -> list[tuple[S, list[Event]] | UnendingError]:
+    ) -> list[tuple[S, list[Event]] | Exception]:
         """Step many sessions at once; where one fails, its entry is the error and its state is alive."""
         for each in states:
             require_alive(each)
         results = self._step_many(states, chunks)
         for old, result in zip(states, results, strict=True):
-            if not isinstance(result, UnendingError):
+            if not isinstance(result, Exception):
                 consume(old)
         return results
 
     def _step_many(
         self, states: Sequence[S], chunks: Sequence[Chunk]
-    ) -> list[tuple[S, list[Event]] | UnendingError]:
-        results: list[tuple[S, list[Event]] | UnendingError] = []
+    ) -> list[tuple[S, list[Event]] | Exception]:
+        results: list[tuple[S, list[Event]] | Exception] = []
         for state, chunk in zip(states, chunks, strict=True):
             try:
                 results.append(self.advance(state, chunk))
-            except UnendingError as error:
+            except Exception as error:  # one session's failure, of whatever kind, is not its neighbours'
                 results.append(error)
         return results
 

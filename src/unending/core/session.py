@@ -42,8 +42,9 @@ class _Record(NamedTuple, Generic[S]):
 class Session(Generic[S]):
     """One operator on one stream.
 
-    A push or a tick either commits or never happened: if anything is raised, `KeyboardInterrupt` included, the
-    session is as it was before and goes on. A session belongs to one thread; only `interrupt` may come from another.
+    A push or a tick either commits or never happened: if its step raises, the session is as it was before and goes
+    on. A Ctrl-C may also arrive between the commit and the return; `in_seq` tells. A session belongs to one thread;
+    only `interrupt` may come from another.
 
     Parameters
     ----------
@@ -101,12 +102,16 @@ class Session(Generic[S]):
             if event.final:
                 meters.newest_out = max(meters.newest_out, event.t_end)
 
-    def _tick(self) -> bool:
-        """Do one piece of pending work; False when there is none. Acts on an interrupt first."""
+    def _heed(self) -> None:
+        """Act on an interrupt; with no work pending there is nothing to stop, now or later."""
         if self._interrupted:
             self._interrupted = False
             if self.operator.pending(self._open().state) and self.operator.takes_interrupt():
                 self._advance(Control("interrupt"))
+
+    def _tick(self) -> bool:
+        """Do one piece of pending work; False when there is none. Acts on an interrupt first."""
+        self._heed()
         if not self.operator.pending(self._open().state):
             return False
         self._advance(TICK)
@@ -133,6 +138,7 @@ class Session(Generic[S]):
                 f"the chunk begins at {chunk.t:g}, before {record.time:g} where the stream has got to;"
                 " a stream is ordered in time"
             )
+        self._heed()
         ticks = self.operator.spec.ticks
         if ticks is None:
             while self._tick():

@@ -2,7 +2,8 @@
 
 import codecs
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from unending.core import Text, state
 from unending.core.errors import InputError, StorageError
 
-__all__ = ["HeldText", "feed", "flush", "held_text", "read_text", "standard_text"]
+__all__ = ["HeldText", "feed", "flush", "held_text", "read_characters", "read_text", "standard_text"]
 
 
 _SPACE_BEGINS = re.compile(r"(?<=\S)\s")
@@ -75,32 +76,58 @@ def read_text(
     ------
     InputError
         at bytes that are not text in this encoding, with their position; `errors="replace"` reads over them.
+        If the text ends before `skip`.
     StorageError
         if the file cannot be read.
     """
-    decoder = codecs.getincrementaldecoder(encoding)(errors)
-    waiting, done, position = "", 0, 0
     try:
         with open(path, "rb") as file:
-            while True:
-                block = file.read(1 << 16)
-                try:
-                    waiting += decoder.decode(block, final=not block)
-                except UnicodeDecodeError as error:
-                    offset = done - len(decoder.getstate()[0]) + error.start
-                    raise InputError(
-                        f"{path}: byte {offset} is not {encoding} text; errors='replace' reads over such bytes"
-                    ) from error
-                done += len(block)
-                while len(waiting) >= size or (waiting and not block):
-                    piece, waiting = waiting[:size], waiting[size:]
-                    position += len(piece)
-                    if position > skip:
-                        yield Text(piece[max(0, len(piece) - (position - skip)) :])
-                if not block:
-                    return
+            position = 0
+            for piece in _pieces(read_characters(file, str(path), errors=errors, encoding=encoding), size):
+                position += len(piece)
+                if position > skip:
+                    yield Text(piece[max(0, len(piece) - (position - skip)) :])
+            if position < skip:
+                raise InputError(f"{path} ends at character {position}, before {skip} where reading was to go on")
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def read_characters(
+    file: BufferedReader, name: str, *, errors: str = "strict", encoding: str = "utf-8"
+) -> Iterator[str]:
+    """The characters of an open file as they arrive, in pieces of any length; `name` is for the error's text.
+
+    Raises
+    ------
+    InputError
+        at bytes that are not text in this encoding, after what stands before them.
+    """
+    decoder = codecs.getincrementaldecoder(encoding)(errors)
+    done, block = 0, b"begun"
+    while block:
+        block = file.read1(1 << 16)
+        try:
+            yield decoder.decode(block, final=not block)
+        except UnicodeDecodeError as error:
+            offset = done - len(decoder.getstate()[0]) + error.start
+            yield error.object[: error.start].decode(encoding)
+            raise InputError(
+                f"{name}: byte {offset} is not {encoding} text; errors='replace' reads over such bytes"
+            ) from error
+        done += len(block)
+
+
+def _pieces(arriving: Iterable[str], size: int) -> Iterator[str]:
+    """The same characters, `size` at a time."""
+    waiting = ""
+    for characters in arriving:
+        waiting += characters
+        whole = len(waiting) - len(waiting) % size
+        yield from (waiting[start : start + size] for start in range(0, whole, size))
+        waiting = waiting[whole:]
+    if waiting:
+        yield waiting
 
 
 def standard_text() -> str:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from unending.core import TICK, Chunk, Event, Operator, fork
-from unending.core.errors import UnendingError
 from unending.laws.equality import same_events, state_difference, tolerance_of
 from unending.laws.play import Run, play, settle
 from unending.laws.rebuild import build, describe
@@ -91,7 +90,7 @@ def _together(
         [fork(before) for before, _, _ in entries], [chunk for _, chunk, _ in entries]
     )
     for index, (result, (_, _, (state, events))) in enumerate(zip(results, entries, strict=True)):
-        if isinstance(result, UnendingError):
+        if isinstance(result, Exception):
             raise Violation(
                 f"slot {index} of {len(entries)} fails among neighbours, and alone it does not: {result}"
             )
@@ -99,7 +98,7 @@ def _together(
         if how:
             raise Violation(f"slot {index} of {len(entries)} differs from the session stepped alone: {how}")
     outcome = results[place]
-    assert not isinstance(outcome, UnendingError)
+    assert not isinstance(outcome, Exception)
     return outcome
 
 
@@ -110,12 +109,12 @@ def _beside_failure(operator: Operator[Any], subject: Any, other: Any, tolerance
     kept = fork(failing)
     bad: Any = object()
     results = operator.step_many([failing, fork(before), fork(other[0])], [bad, chunk, other[1]])
-    if not isinstance(results[0], UnendingError):
+    if not isinstance(results[0], Exception):
         raise Violation("a slot with an object that is no chunk does not fail")
     require(state_difference(failing, kept), "the state of a slot that failed has changed")
     _, more = operator.step(failing, other[1])
     require(same_events(more, other[2][1], tolerance), "a slot that failed goes on otherwise")
-    if isinstance(results[1], UnendingError):
+    if isinstance(results[1], Exception):
         raise Violation(f"a slot fails because its neighbour does: {results[1]}")
     how = same_events(results[1][1], events, tolerance) or state_difference(results[1][0], state, tolerance)
     if how:

@@ -68,7 +68,7 @@ class Profile:
 
 
 PROFILES = {
-    "fast": Profile("fast", 40, 0.4, 100, 1.6, 8, 24),
+    "fast": Profile("fast", 40, 0.4, 100, 3.0, 8, 24),
     "thorough": Profile("thorough", 500, 30.0, 400, 120.0, 40, 200),
 }
 """`fast` is for every run of the tests, `thorough` for a night."""
