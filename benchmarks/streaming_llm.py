@@ -38,6 +38,10 @@ where they are compared with it."""
 EXACT_CACHE, EXACT_LENGTH = 256, 1_024
 RATIO_SIZES = (256, 512, 1024, 2048, 4096)
 RATIO_TOKENS, RATIO_RECOMPUTED = 32, 8
+RECALL_LINES, RECALL_EVERY, RECALL_DIGITS = 600, 10, 5
+RECALL_DISTANCES = (5, 20, 60, 100)
+"""Lines back at which the answer of a query lies, in turn; 20 is StreamEval's. A line has about 18 tokens, so with a
+cache of 4 + 508 the first two are inside and the last two outside."""
 TINY_MARKS = (1_000, 10_000, 100_000)
 TINY_TOKENS = 50
 
@@ -81,7 +85,7 @@ def read(model: Any, ids: np.ndarray, cache: Cache, chunk: int, name: str) -> tu
 
 @torch.no_grad()
 def recomputed(model: Any, ids: np.ndarray, budget: int, chunk: int, starts: Iterator[int]) -> np.ndarray:
-    """Sliding window with recomputation: each block is scored by a fresh dense pass over the `budget` tokens before it."""
+    """Sliding window with recomputation: each block is scored by a fresh dense pass over `budget` tokens before it."""
     losses = []
     for start in starts:
         begin = max(0, start - budget)
@@ -196,7 +200,9 @@ def part_exact() -> list[Row]:
         cache = StreamingCache(model, sinks, EXACT_CACHE - sinks, "cache")
         found[name], _ = read(model, ids, cache, chunk, f"exact, {name}")
     late = slice(EXACT_CACHE, None)
-    setting = f"{MODEL}, {EXACT_LENGTH:,} tokens of pydoc_data.topics, cache {EXACT_CACHE}, scored after the first {EXACT_CACHE}"
+    setting = (
+        f"{MODEL}, {EXACT_LENGTH:,} tokens of pydoc_data.topics, cache {EXACT_CACHE}, without the first {EXACT_CACHE}"
+    )
     return [
         Row(
             "token by token, sinks keep perplexity where a plain window loses it",
@@ -259,6 +265,52 @@ def _median(step: Callable[[int], Any], count: int) -> float:
         step(at)
         spent.append(time.perf_counter() - began)
     return float(np.median(spent[1:]))
+
+
+def part_recall() -> list[Row]:
+    """StreamEval-style: lines with pass codes, a query every 10 lines whose answer lies some lines back."""
+    backbone, _ = real_text()
+    model, encode = backbone.module, lambda text: backbone.tokenizer(text).input_ids
+    rng = np.random.default_rng(0)
+    codes = ["".join(map(str, rng.integers(0, 10, RECALL_DIGITS))) for _ in range(RECALL_LINES)]
+    caches = {
+        "sinks": StreamingCache(model, SINKS, WINDOW, "cache"),
+        "window": StreamingCache(model, 0, SINKS + WINDOW, "cache"),
+    }
+    accuracy = {}
+    for name, cache in caches.items():
+        hits: dict[int, list[bool]] = {distance: [] for distance in RECALL_DISTANCES}
+        for line, code in enumerate(codes):
+            forward(model, torch.tensor([encode(f"Line {line}: the pass code is {code}.\n")]), cache)
+            if line % RECALL_EVERY == RECALL_EVERY - 1 and line >= RECALL_DISTANCES[-1]:
+                distance = RECALL_DISTANCES[line // RECALL_EVERY % len(RECALL_DISTANCES)]
+                said = _continued(backbone, cache, f"Line {line - distance}: the pass code is", RECALL_DIGITS)
+                hits[distance].append(said.strip().startswith(codes[line - distance]))
+                forward(model, torch.tensor([encode(".\n")]), cache)
+        accuracy[name] = {distance: round(float(np.mean(found)), 3) for distance, found in hits.items()}
+        progress(f"recall, {name}: {accuracy[name]} after {cache.seen_tokens:,} tokens")
+    return [
+        Row(
+            "answers inside the cache are found, those outside are not",
+            "StreamEval: accuracy kept up to 120K tokens while the answer is inside the cache, none outside",
+            f"window 0+{SINKS + WINDOW}, accuracy by distance in lines",
+            accuracy["window"],
+            accuracy["sinks"],
+            "exact match",
+            f"{MODEL}, {RECALL_LINES:,} lines of about 18 tokens, cache {SINKS}+{WINDOW}, a query every"
+            f" {RECALL_EVERY} lines, distances {RECALL_DISTANCES}, greedy",
+        )
+    ]
+
+
+def _continued(backbone: backbones.LanguageBackbone, cache: Cache, prompt: str, digits: int) -> str:
+    """Greedy continuation by a space and some digits."""
+    logits = forward(backbone.module, torch.tensor([backbone.tokenizer(prompt).input_ids]), cache)[0, -1]
+    ids = []
+    for _ in range(digits + 1):
+        ids.append(int(logits.argmax()))
+        logits = forward(backbone.module, torch.tensor([ids[-1:]]), cache)[0, -1]
+    return backbone.decode(ids)
 
 
 def part_length() -> list[Row]:
@@ -369,6 +421,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "overhead": part_overhead,
     "length": part_length,
     "exact": part_exact,
+    "recall": part_recall,
     "ratio": part_ratio,
     "perplexity": part_perplexity,
 }

@@ -65,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("unending: interrupted", file=sys.stderr)
         return 130
+    except SystemExit as end:  # of --help
+        return int(end.code or 0)
     except BrokenPipeError:
         # The reader of our output went away (a pager, head); what is left goes nowhere, quietly.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -17,7 +17,7 @@ class _Options:
 
     system: tyro.conf.Positional[str]
     """name in the catalogue, or module:Operator (its `example()` is checked)"""
-    json: bool = False
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
     """print the report as JSON"""
     profile: Literal["fast", "thorough"] = "fast"
     """how many streams are tried"""

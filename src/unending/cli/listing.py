@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import tyro
+
 from unending import catalogue
 from unending.cli.options import parse
 
@@ -15,7 +17,7 @@ __all__ = ["main"]
 class _Options:
     """List the systems of the catalogue."""
 
-    json: bool = False
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
     """print a JSON list of objects"""
 
 
@@ -41,14 +43,12 @@ def main(arguments: Sequence[str]) -> int:
     console = Console()
     table = Table(box=None, pad_edge=False)
     table.add_column("system", no_wrap=True)
-    table.add_column("what it does")
-    table.add_column("takes -> gives")
-    table.add_column("exactness", no_wrap=True)
+    table.add_column("what it does", ratio=3)
+    table.add_column("takes -> gives", ratio=2)
     for row in rows:
-        kinds = f"{', '.join(row['takes'])} -> {', '.join(row['gives'])}"
-        table.add_row(row["name"], row["title"], kinds, row["exactness"])
+        table.add_row(row["name"], row["title"], f"{', '.join(row['takes'])} -> {', '.join(row['gives'])}")
     console.print(table)
     for row in rows:
         for law, reason in row["opt_outs"].items():
-            console.print(f"{row['name']} opts out of {law}: {reason}")
+            print(f"{row['name']} opts out of {law}: {reason}")
     return 0

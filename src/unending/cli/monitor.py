@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -15,9 +16,12 @@ from rich.live import Live
 from rich.table import Table
 
 from unending.core import Event, Meters, Rows
-from unending.core.errors import MissingExtraError, StorageError
+from unending.core.errors import InputError, MissingExtraError, StorageError
 
-__all__ = ["Monitor", "Sample", "plot"]
+__all__ = ["Monitor", "Sample", "plot", "require_picture"]
+
+_KEPT = 4096
+"""Samples at which every other one is dropped, and from then on half as many are taken."""
 
 
 @dataclass(frozen=True)
@@ -34,24 +38,24 @@ class Sample:
 
 
 class Monitor:
-    """Collects samples of one session and shows them; in a terminal as a live table, else as lines."""
+    """Collects samples of one session and shows them on standard error: a live table in a terminal, else lines."""
 
-    def __init__(self, title: str, bound: int, size: int | None, *, quiet: bool = False) -> None:
+    def __init__(self, title: str, bound: int, size: int | None) -> None:
         self.samples: list[Sample] = []
         self.rows = 0
+        self._title, self._bound, self._size = title, bound, size
         self._recent: deque[float] = deque(maxlen=1024)
         self._loss = False
-        self._title, self._bound, self._size = title, bound, size
-        self._console = Console(stderr=True)
-        self._live = (
-            None
-            if quiet or not self._console.is_terminal
-            else Live(console=self._console, refresh_per_second=4)
-        )
-        self._quiet = quiet
+        self._stride, self._since = 1, 0
+        self._latest: Sample | None = None
         self._spent = (0.0, 0)
-        self._printed = 0.0
-        self._file: Any = None
+        self._earlier_rows = 0
+        self._shown = ("", 0.0)
+        console = Console(stderr=True)
+        in_terminal = sys.stderr.isatty() and not console.is_dumb_terminal
+        self._live = (
+            Live(console=console, refresh_per_second=4, redirect_stdout=False) if in_terminal else None
+        )
 
     def __enter__(self) -> "Monitor":
         if self._live:
@@ -61,19 +65,26 @@ class Monitor:
     def __exit__(self, *_: object) -> None:
         if self._live:
             self._live.stop()
-        if self._file:
-            self._file.close()
 
-    def keep(self, path: Path, until: float) -> None:
-        """Append samples to a file of JSON lines; those of an earlier run up to stream time `until` count as ours."""
-        if path.is_file():
-            lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-            self.samples = [Sample(**line) for line in lines if line["position"] <= until]
-        try:
-            path.write_text("".join(json.dumps(asdict(sample)) + "\n" for sample in self.samples))
-            self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open for as long as the monitor
-        except OSError as error:
-            raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+    def record(self) -> bytes:
+        """All that a later run needs to go on as if it were this one."""
+        about = {
+            "rows": self.rows,
+            "loss": self._loss,
+            "recent": list(self._recent),
+            "stride": self._stride,
+            "since": self._since,
+            "samples": [list(asdict(sample).values()) for sample in self.samples],
+        }
+        return json.dumps(about).encode()
+
+    def restore(self, record: bytes) -> None:
+        """Go on from the record of an earlier run."""
+        about = json.loads(record)
+        self.rows = self._earlier_rows = about["rows"]
+        self._loss, self._stride, self._since = about["loss"], about["stride"], about["since"]
+        self._recent.extend(about["recent"])
+        self.samples = [Sample(*values) for values in about["samples"]]
 
     def see(self, events: Iterable[Event]) -> None:
         """Take note of outputs."""
@@ -96,45 +107,59 @@ class Monitor:
         """What the metric is."""
         return "perplexity" if self._loss else "mean of the first column"
 
-    def sample(self, meters: Meters, nbytes: int) -> Sample:
-        """Note how the stream stands, and show it."""
-        seconds, units = meters.latency.seconds, self.rows or meters.items
-        spent, done = seconds - self._spent[0], units - self._spent[1]
-        self._spent = (seconds, units)
-        each = 1000 * spent / done if done else 0.0
-        self.samples.append(Sample(meters.newest_in, each, nbytes, self.metric))
-        if self._file:
-            self._file.write(json.dumps(asdict(self.samples[-1])) + "\n")
-            self._file.flush()
-        self._show(meters)
-        return self.samples[-1]
+    @property
+    def unit(self) -> str:
+        """What the work is counted in: a loss is that of a token."""
+        return "token" if self._loss else "row" if self.rows else "item"
 
-    def _show(self, meters: Meters) -> None:
+    def _done(self, meters: Meters) -> int:
+        """Units of work in this run."""
+        return self.rows - self._earlier_rows if self.rows else meters.items
+
+    def sample(self, meters: Meters, nbytes: int) -> None:
+        """Note how the stream stands, and show it. However long the stream, some thousand samples are kept."""
+        before = self._spent
+        spent, done = meters.latency.seconds - before[0], self._done(meters) - before[1]
+        each = 1000 * spent / done if done else 0.0
+        self._latest = Sample(meters.newest_in, each, nbytes, self.metric)
+        self._since += 1
+        if self._since >= self._stride:
+            self._since, self._spent = 0, (meters.latency.seconds, self._done(meters))
+            self.samples.append(self._latest)
+        if len(self.samples) >= _KEPT:
+            self.samples, self._stride = self.samples[1::2], 2 * self._stride
         if self._live:
             self._live.update(self._table(meters))
-        elif not self._quiet and time.monotonic() - self._printed > 5:
-            self._printed = time.monotonic()
-            self._console.print(self.line(meters), highlight=False, soft_wrap=True)
+        elif time.monotonic() - self._shown[1] > 5:
+            self._print(meters)
 
-    def line(self, meters: Meters) -> str:
-        """The state of things in one line."""
-        return "  ".join(f"{name} {value}" for name, value in self._figures(meters))
+    def close(self, meters: Meters) -> None:
+        """Show how things stand at the end."""
+        if self._latest and not self._live:
+            self._print(meters)
+
+    def _print(self, meters: Meters) -> None:
+        line = "  ".join(f"{name} {value}" for name, value in self._figures(meters))
+        if line != self._shown[0]:
+            print(line, file=sys.stderr, flush=True)
+        self._shown = (line, time.monotonic())
 
     def _figures(self, meters: Meters) -> list[tuple[str, str]]:
-        last = self.samples[-1]
-        percentiles = "/".join(_short(1000 * meters.latency.percentile(p)) for p in (50, 95, 99))
-        units = self.rows or meters.items
-        rate = units / meters.latency.seconds if meters.latency.seconds else 0.0
-        share = f" ({100 * last.position / self._size:.0f} %)" if self._size else ""
+        assert self._latest
+        percentiles = " / ".join(_short(1000 * meters.latency.percentile(p)) for p in (50, 95, 99))
+        rate = self._done(meters) / meters.latency.seconds if meters.latency.seconds else 0.0
+        at = f"{self._latest.position:,.0f}"
+        if self._size:
+            at += f" of {self._size:,} ({100 * self._latest.position / self._size:.0f} %)"
         figures = [
-            ("position", f"{last.position:,.0f}{share}"),
-            ("rate", f"{rate:,.1f}/s"),
-            ("ms a step p50/p95/p99", percentiles),
+            ("position", at),
+            ("rate", f"{_short(rate)} {self.unit}s/s"),
+            ("step p50 / p95 / p99", f"{percentiles} ms"),
             ("lag", f"{meters.lag:g}"),
-            ("state", f"{last.nbytes / 2**20:.2f} of {self._bound / 2**20:.2f} MiB"),
+            ("state", f"{_size(self._latest.nbytes)}, bound {_size(self._bound)}"),
         ]
-        if last.metric is not None:
-            figures.append(("perplexity" if self._loss else "mean", f"{last.metric:.3f}"))
+        if self._latest.metric is not None:
+            figures.append((self.metric_name, _short(self._latest.metric)))
         return figures
 
     def _table(self, meters: Meters) -> Table:
@@ -144,8 +169,37 @@ class Monitor:
         return table
 
 
+def _size(count: int) -> str:
+    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= factor:
+            return f"{count / factor:.2f} {unit}"
+    return f"{count} bytes"
+
+
 def _short(number: float) -> str:
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def require_picture(path: Path) -> None:
+    """Raise now what `plot` would raise at the end: `MissingExtraError`, `StorageError`, `InputError`."""
+    pyplot = _pyplot()
+    if not path.parent.is_dir():
+        raise StorageError(f"cannot write the picture {path}: no such folder")
+    endings = sorted(pyplot.figure().canvas.get_supported_filetypes())
+    pyplot.close()
+    if path.suffix.lstrip(".").lower() not in endings:
+        raise InputError(f"{path} is no name of a picture; it may end in {', '.join(endings)}")
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise MissingExtraError("pictures need matplotlib: pip install 'unending[plot]'") from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
 
 
 def plot(

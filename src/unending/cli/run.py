@@ -1,19 +1,27 @@
 """`unending run`."""
 
+import fcntl
 import json
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from unending.cli.monitor import Monitor, plot
-from unending.cli.options import operator_class, parse_with_operator, system_in
-from unending.core import Operator, Query, Session, Text
-from unending.core.errors import InputError, SnapshotForeignError, StorageError
+from unending.cli.monitor import Monitor, plot, require_picture
+from unending.cli.options import parse_with_operator
+from unending.core import Operator, Query, Session, Text, snapshot
+from unending.core.errors import (
+    InputError,
+    SnapshotCorruptError,
+    SnapshotForeignError,
+    StorageError,
+)
 from unending.io.sources import Source, open_source
 
 __all__ = ["main"]
@@ -27,141 +35,194 @@ class _Options:
     """name in the catalogue, or module:Operator"""
     source: tyro.conf.Positional[str]
     """a text file, .npy, .csv, - (standard input), or python:topics"""
-    ask: str | None = None
+    ask: Annotated[str, tyro.conf.arg(metavar="QUESTION")] = ""
     """a question to put at the end of the stream"""
-    plot: Path | None = None
+    plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """write a picture of memory, time and metric along the stream"""
-    store: Path | None = None
-    """keep snapshots in this folder, and resume from it"""
+    store: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """keep snapshots in this folder, and go on from them after Ctrl-C or a crash"""
     every: float = 15.0
     """seconds between snapshots"""
-    items: int | None = None
+    items: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """stop after this many items of the stream"""
     read: int = 512
     """items that are pushed at a time"""
     seed: int = 0
     """seed of the stream's randomness"""
-    errors: str = "strict"
-    """what to do with bytes that are no text: strict, replace, ignore"""
-    json: bool = False
+    errors: Literal["strict", "replace", "ignore"] = "strict"
+    """what to do with bytes that are not text"""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
     """print a summary as JSON"""
 
 
 class _Store:
-    """A folder with the newest snapshot of one run, and its samples."""
+    """A folder with the newest snapshot of one run, and what the monitor knew at that moment."""
 
     def __init__(self, folder: Path) -> None:
-        self.snapshot, self.samples, self._about = (
-            folder / "snapshot",
-            folder / "samples.jsonl",
-            folder / "run.json",
-        )
+        self._folder, self._snapshot, self._about = folder, folder / "snapshot", folder / "run.json"
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            self._lock = open(folder / "lock", "w")  # noqa: SIM115 - held until the process ends
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StorageError(f"another run is at work in {folder}") from error
         except OSError as error:
-            raise StorageError(f"cannot make the folder {folder}: {error.strerror or error}") from error
+            raise StorageError(f"cannot use the folder {folder}: {error.strerror or error}") from error
+        for left_over in folder.glob(".*.tmp"):
+            left_over.unlink(missing_ok=True)
 
-    def session(self, operator: Operator[Any], source: str, seed: int) -> Session[Any]:
-        about = {"source": str(Path(source).resolve()) if Path(source).is_file() else source, "seed": seed}
-        if self.snapshot.is_file():
-            if self._about.is_file() and (found := json.loads(self._about.read_text())) != about:
+    def open(self, operator: Operator[Any], source: str, seed: int, monitor: Monitor) -> Session[Any]:
+        """The session of an earlier run, or a new one."""
+        about = {"source": str(Path(source).resolve()) if Path(source).exists() else source, "seed": seed}
+        if not self._snapshot.exists():
+            session = Session(operator, seed=seed)
+            snapshot.write(self._about, json.dumps(about).encode())
+            self.save(session, monitor)
+            return session
+        try:
+            found = json.loads(snapshot.read(self._about))
+            if found != about:
                 raise SnapshotForeignError(
-                    f"{self.snapshot} is of a run on {found['source']}, seed {found['seed']}"
+                    f"{self._folder} holds a run on {found['source']} with seed {found['seed']};"
+                    " give this one a folder of its own"
                 )
-            return Session.resume(operator, self.snapshot)
-        session = Session(operator, seed=seed)
-        session.save(self.snapshot)
-        self._about.write_text(json.dumps(about))
+            session = Session.resume(operator, self._snapshot)
+            monitor.restore(snapshot.read(self._progress(session)))
+        except (SnapshotCorruptError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, SnapshotForeignError):
+                raise
+            what = error if isinstance(error, SnapshotCorruptError) else f"{self._folder} is damaged"
+            raise SnapshotCorruptError(f"{what}; delete the folder to begin anew") from error
         return session
 
+    def _progress(self, session: Session[Any]) -> Path:
+        return self._folder / f"progress-{session.in_seq}.json"
 
-def _print_text(session: Session[Any], monitor: Monitor) -> str:
-    """Show the answer as it comes; give it back whole."""
-    answer = []
+    def save(self, session: Session[Any], monitor: Monitor) -> None:
+        """Save both; killed in between, the older pair is still there."""
+        now = self._progress(session)
+        snapshot.write(now, monitor.record())
+        session.save(self._snapshot)
+        for older in self._folder.glob("progress-*.json"):
+            if older != now:
+                older.unlink(missing_ok=True)
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    """Ctrl-C waits until this is done; a second one does not wait."""
+    came: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        came.append(number)
+        if len(came) > 1:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
+
+
+def _drain(session: Session[Any], monitor: Monitor, *, show: bool = False) -> str:
+    """Take all outputs that can be had; the text among them, shown as it comes or not."""
+    text = []
     while events := session.poll():
         monitor.see(events)
         for event in events:
             if isinstance(event.data, Text):
-                answer.append(event.data.text)
-                print(event.data.text, end="", flush=True)
-    print()
-    return "".join(answer)
+                text.append(event.data.text)
+                if show:
+                    print(event.data.text, end="", flush=True)
+    return "".join(text)
 
 
 def _follow(
     session: Session[Any], source: Source, options: _Options, store: _Store | None, monitor: Monitor
 ) -> bool:
     """Push the stream; True at its end, False when Ctrl-C cut it short."""
-    left = options.items - round(session.time) if options.items is not None else None
     saved = time.monotonic()
     try:
         for chunk in source.chunks(options.read, skip=round(session.time)):
-            if left is not None:
+            if options.items is not None:
+                left = options.items - round(session.time)
                 if left <= 0:
                     break
-                chunk, left = chunk[:left], left - len(chunk)
-            session.push(chunk)
-            while events := session.poll():
-                monitor.see(events)
-            monitor.sample(session.meters, session.nbytes)
+                chunk = chunk[:left]
+            with _whole():
+                session.push(chunk)
+                _drain(session, monitor)
+                monitor.sample(session.meters, session.nbytes)
             if store and time.monotonic() - saved > options.every:
-                session.save(store.snapshot)
+                store.save(session, monitor)
                 saved = time.monotonic()
     except KeyboardInterrupt:
         return False
     finally:
         if store:
-            session.save(store.snapshot)
+            with _whole():
+                store.save(session, monitor)
     return True
+
+
+def _require_sensible(options: _Options) -> None:
+    if options.read < 1 or (options.items is not None and options.items < 1):
+        raise InputError("--read and --items are 1 or more")
+    if options.plot:
+        require_picture(options.plot)
+
+
+def _question(session: Session[Any], text: str) -> Query:
+    """The question, refused before the stream is read if it cannot be put after it."""
+    query = Query(text)
+    session.operator.admit(query)
+    certain = session.operator.domain().get(Query, {}).get("characters")
+    if certain is not None and len(text) > certain:
+        session.fork().push(query)
+    return query
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run, resume, ask, draw."""
-    name = system_in(arguments)
-    if name is None:
-        name = "streaming-llm"
-    options, operator = parse_with_operator(_Options, operator_class(name), arguments, "run")
+    options, operator = parse_with_operator(_Options, arguments, "run")
+    _require_sensible(options)
     source = open_source(options.source, operator.spec.takes, encoding_errors=options.errors)
-    if options.ask and Query not in operator.spec.takes:
-        raise InputError(f"{operator.spec.name} takes no questions")
     store = _Store(options.store) if options.store else None
-    session = (
-        store.session(operator, options.source, options.seed)
-        if store
-        else Session(operator, seed=options.seed)
-    )
+    title = f"{operator.spec.name} on {options.source}"
+    monitor = Monitor(title, operator.bound().resident, options.items or source.size)
+    if store:
+        session = store.open(operator, options.source, options.seed, monitor)
+    else:
+        session = Session(operator, seed=options.seed)
+    query = _question(session, options.ask) if options.ask else None
     if session.time:
-        print(f"resumed at {session.time:,.0f} of {options.source}", file=sys.stderr)
-    size = options.items or source.size
-    with Monitor(f"{operator.spec.name} on {options.source}", operator.bound().resident, size) as monitor:
-        if store:
-            monitor.keep(store.samples, session.time)
+        onwards = "; what comes in now is taken to follow" if options.source == "-" else ""
+        print(f"resumed at {session.time:,.0f} of {options.source}{onwards}", file=sys.stderr)
+    with monitor:
         ended = _follow(session, source, options, store, monitor)
-    if monitor.samples:
-        print(monitor.line(session.meters), file=sys.stderr)
+    monitor.close(session.meters)
+    if ended and session.in_seq == 0:
+        raise InputError(f"{options.source} is an empty stream")
     answer = None
-    if ended and options.ask:
-        session.push(Query(options.ask))
-        answer = _print_text(session, monitor)
+    if ended and query:
+        session.push(query)
+        answer = _drain(session, monitor, show=not options.json)
+        print(end="" if options.json else "\n")
     elif ended:
         session.finish()
-        while events := session.poll():
-            monitor.see(events)
-    if session.in_seq == 0:
-        print(f"unending: {options.source} is an empty stream", file=sys.stderr)
-    if options.plot and monitor.samples:
-        plot(
-            options.plot,
-            {operator.spec.name: monitor.samples},
-            unit=operator.spec.unit,
-            metric=monitor.metric_name,
-        )
-        print(f"picture: {options.plot}", file=sys.stderr)
+        _drain(session, monitor)
     if options.json:
         print(json.dumps(_summary(session, operator, monitor, answer), indent=2))
+    if options.plot and monitor.samples:
+        series = {operator.spec.name: monitor.samples}
+        plot(options.plot, series, unit=monitor.unit, metric=monitor.metric_name)
+        print(f"picture: {options.plot}", file=sys.stderr)
     if not ended:
-        where = f"; go on with the same command (--store {options.store})" if store else ""
-        print(f"unending: interrupted at {session.time:,.0f}{where}", file=sys.stderr)
+        onwards = f"; the same command goes on from there (--store {options.store})" if store else ""
+        print(f"unending: interrupted at {session.time:,.0f}{onwards}", file=sys.stderr)
         return 130
     return 0
 

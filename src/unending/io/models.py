@@ -93,11 +93,13 @@ def locate(name: str) -> Located:
     if (_SHIPPED / name / "config.json").is_file():
         return Located(name, _SHIPPED / name)
     path = Path(name).expanduser()
-    if path.is_file() and path.suffix == ".gguf":
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelNotFoundError(f"no model {name!r}: there is no such file")
         return Located(name, path.parent, path.name)
     if (path / "config.json").is_file():
         return Located(name, path)
-    if path.is_dir():
+    if name and path.is_dir():
         raise ModelNotFoundError(
             f"{name} is a folder without config.json: a transformers checkpoint is accepted"
         )

@@ -4,18 +4,21 @@ import csv
 import sys
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
 
 from unending.core import Chunk, Rows, Symbols, Text, Tokens
 from unending.core.errors import InputError, StorageError
-from unending.io.text import read_text, standard_text
+from unending.io.text import read_characters, read_text, standard_text
 
 __all__ = ["STANDARD_TEXT", "Source", "open_source"]
 
 STANDARD_TEXT = "python:topics"
 """Name of the source `standard_text()`: a real text that every Python carries."""
+_COUNTED = 1 << 28
+"""Bytes up to which the characters of a file are counted first."""
 
 
 @dataclass(frozen=True)
@@ -25,21 +28,21 @@ class Source:
     name: str
     kind: type[Chunk]
     size: int | None
-    """Items (bytes, for a text file: a lower bound of none) where that is known before reading; else `None`."""
+    """Items, where that is known before reading."""
     encoding_errors: str = "strict"
 
     def chunks(self, size: int, skip: int = 0) -> Iterator[Chunk]:
-        """Chunks of `size` items from item `skip` on.
+        """Chunks of `size` items from item `skip` on; standard input goes on from wherever it stands.
 
         Raises
         ------
         InputError
-            where the content cannot be read as this kind.
+            where the content cannot be read as this kind, or ends before `skip`.
         StorageError
             if the file cannot be read.
         """
         if self.name == "-":
-            yield from _standard_input(size)
+            yield from _standard_input(size, self.encoding_errors)
         elif self.name == STANDARD_TEXT:
             text = standard_text()
             for start in range(skip, len(text), size):
@@ -66,18 +69,19 @@ def open_source(name: str, takes: Collection[type[Chunk]], *, encoding_errors: s
         if there is no such file.
     """
     path = Path(name)
-    if name not in ("-", STANDARD_TEXT) and not path.is_file():
-        raise StorageError(f"cannot read {name}: there is no such file")
+    if name not in ("-", STANDARD_TEXT) and (path.is_dir() or not path.exists()):
+        raise StorageError(f"cannot read {name}: {'it is a folder' if path.is_dir() else 'no such file'}")
+    size: int | None = None
+    offered: tuple[type[Chunk], ...] = (Text,)
     if path.suffix == ".npy":
-        shape, dtype = _npy_header(name)
-        ids = len(shape) == 1 and np.issubdtype(dtype, np.integer)
-        offered: tuple[type[Chunk], ...] = (Tokens, Symbols) if ids else (Rows,)
-        size: int | None = shape[0]
+        array = _array(name)
+        offered, size = (Tokens, Symbols) if array.ndim == 1 else (Rows,), len(array)
     elif path.suffix == ".csv":
-        offered, size = (Rows,), None
-    else:
-        offered = (Text,)
-        size = len(standard_text()) if name == STANDARD_TEXT else None if name == "-" else path.stat().st_size
+        offered = (Rows,)
+    elif name == STANDARD_TEXT:
+        size = len(standard_text())
+    elif name != "-":
+        size = _characters(path)
     for kind in offered:
         if kind in takes:
             return Source(name, kind, size, encoding_errors)
@@ -87,46 +91,92 @@ def open_source(name: str, takes: Collection[type[Chunk]], *, encoding_errors: s
     )
 
 
-def _standard_input(size: int) -> Iterator[Text]:
-    while piece := sys.stdin.readline(size):
-        yield Text(piece)
-
-
-def _npy_header(name: str) -> tuple[tuple[int, ...], np.dtype]:
+def _characters(path: Path) -> int | None:
+    """Characters of a UTF-8 file, counted where that is quick; `None` for pipes and big files."""
+    if not path.is_file() or path.stat().st_size > _COUNTED:
+        return None
     try:
-        array = np.load(name, mmap_mode="r", allow_pickle=False)
+        content = np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    # All bytes of a character after its first are 10xxxxxx.
+    return int(np.count_nonzero((content & 0xC0) != 0x80))
+
+
+def _standard_input(size: int, errors: str) -> Iterator[Text]:
+    if sys.stdin is None:
+        raise InputError("standard input is closed")
+    for characters in read_characters(sys.stdin.buffer, "standard input", errors):  # type: ignore[arg-type]
+        # What has arrived goes on at once: the next may be long in coming.
+        for start in range(0, len(characters), size):
+            yield Text(characters[start : start + size])
+
+
+def _array(name: str) -> np.ndarray:
+    try:
+        array = np.lib.format.open_memmap(name, mode="r")
+    except OSError as error:
+        raise StorageError(f"cannot read {name}: {error.strerror or error}") from error
     except (ValueError, EOFError) as error:
-        raise InputError(f"{name} is not a .npy file of numbers: {error}") from error
-    if array.ndim == 0:
-        raise InputError(f"{name} holds a single number; accepted are [n] and [n, width]")
-    return array.shape, array.dtype
+        raise InputError(f"{name} is not a .npy file of numbers ({error})") from error
+    if array.ndim == 2 and array.dtype.kind in "biuf":
+        return array
+    if array.ndim == 1 and array.dtype.kind in "iu":
+        return array
+    raise InputError(
+        f"{name} holds {array.dtype}{list(array.shape)}; accepted are integers [n] and numbers [n, width]"
+    )
 
 
 def _array_chunks(name: str, kind: type[Chunk], size: int, skip: int) -> Iterator[Chunk]:
-    array = np.load(name, mmap_mode="r", allow_pickle=False)
+    array = _array(name)
+    _require_reached(name, len(array), skip)
     for start in range(skip, len(array), size):
         yield kind(np.array(array[start : start + size]))  # type: ignore[call-arg]
 
 
 def _csv_rows(name: str, size: int, skip: int) -> Iterator[Rows]:
-    with open(name, newline="", encoding="utf-8") as file:
-        reader = csv.reader(file)
-        names: tuple[str, ...] = ()
-        rows: list[list[float]] = []
-        index = 0
-        for line, record in enumerate(reader, start=1):
-            try:
-                values = [float(cell) for cell in record]
-            except ValueError as error:
-                if line == 1:
-                    names = tuple(record)
-                    continue
-                raise InputError(f"{name}: line {line} is not a row of numbers ({error})") from error
-            index += 1
-            if index > skip:
-                rows.append(values)
-            if len(rows) == size:
-                yield Rows(np.array(rows), names)
-                rows = []
-        if rows:
+    names: tuple[str, ...] = ()
+    rows: list[list[float]] = []
+    index = width = 0
+    for line, record in _csv_records(name):
+        try:
+            values = [float(cell) for cell in record]
+        except ValueError as error:
+            if not names and not index:
+                names, width = tuple(record), len(record)
+                continue
+            raise InputError(f"{name}: line {line} is not a row of numbers ({error})") from error
+        if not all(map(isfinite, values)):
+            raise InputError(f"{name}: line {line} holds NaN or infinity; finite numbers are accepted")
+        width = width or len(values)
+        if len(values) != width:
+            raise InputError(f"{name}: line {line} has {len(values)} columns, the lines before it {width}")
+        index += 1
+        if index > skip:
+            rows.append(values)
+        if len(rows) == size:
             yield Rows(np.array(rows), names)
+            rows = []
+    if rows:
+        yield Rows(np.array(rows), names)
+    _require_reached(name, index, skip)
+
+
+def _csv_records(name: str) -> Iterator[tuple[int, list[str]]]:
+    """The records of a CSV file that are not blank, with their line numbers."""
+    try:
+        with open(name, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            for record in reader:
+                if record:
+                    yield reader.line_num, record
+    except OSError as error:
+        raise StorageError(f"cannot read {name}: {error.strerror or error}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{name} is not a CSV file in UTF-8 ({error})") from error
+
+
+def _require_reached(name: str, size: int, skip: int) -> None:
+    if size < skip:
+        raise InputError(f"{name} ends at {size:,}, before {skip:,} where reading was to go on")

@@ -3,7 +3,7 @@
 import codecs
 import re
 from collections.abc import Iterable, Iterator
-from io import BufferedReader
+from io import BufferedIOBase
 from pathlib import Path
 
 import numpy as np
@@ -67,43 +67,39 @@ def flush(held: HeldText) -> tuple[HeldText, str]:
     return HeldText(np.zeros_like(held.characters), 0, held.position), _string(held.characters[: held.count])
 
 
-def read_text(
-    path: str | Path, *, size: int = 2048, errors: str = "strict", encoding: str = "utf-8", skip: int = 0
-) -> Iterator[Text]:
-    """The text of a file as chunks of `size` characters, from character `skip` on; read as it is consumed.
+def read_text(path: str | Path, *, size: int = 2048, errors: str = "strict", skip: int = 0) -> Iterator[Text]:
+    """The text of a UTF-8 file as chunks of `size` characters, from character `skip` on; read as it is consumed.
 
     Raises
     ------
     InputError
-        at bytes that are not text in this encoding, with their position; `errors="replace"` reads over them.
-        If the text ends before `skip`.
+        at bytes that are not UTF-8, with their position; `errors="replace"` and `"ignore"` read over them. Where
+        the text ends before `skip`.
     StorageError
         if the file cannot be read.
     """
+    position = 0
     try:
         with open(path, "rb") as file:
-            position = 0
-            for piece in _pieces(read_characters(file, str(path), errors=errors, encoding=encoding), size):
+            for piece in _pieces(read_characters(file, str(path), errors), size):
                 position += len(piece)
                 if position > skip:
                     yield Text(piece[max(0, len(piece) - (position - skip)) :])
-            if position < skip:
-                raise InputError(f"{path} ends at character {position}, before {skip} where reading was to go on")
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    if position < skip:
+        raise InputError(f"{path} ends at {position:,}, before {skip:,} where reading was to go on")
 
 
-def read_characters(
-    file: BufferedReader, name: str, *, errors: str = "strict", encoding: str = "utf-8"
-) -> Iterator[str]:
-    """The characters of an open file as they arrive, in pieces of any length; `name` is for the error's text.
+def read_characters(file: BufferedIOBase, name: str, errors: str = "strict") -> Iterator[str]:
+    """The characters of an open UTF-8 file as they arrive, in pieces of any length; `name` is for the error's text.
 
     Raises
     ------
     InputError
-        at bytes that are not text in this encoding, after what stands before them.
+        at bytes that are not UTF-8, once what stands before them has been given out.
     """
-    decoder = codecs.getincrementaldecoder(encoding)(errors)
+    decoder = codecs.getincrementaldecoder("utf-8")(errors)
     done, block = 0, b"begun"
     while block:
         block = file.read1(1 << 16)
@@ -111,9 +107,9 @@ def read_characters(
             yield decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
             offset = done - len(decoder.getstate()[0]) + error.start
-            yield error.object[: error.start].decode(encoding)
+            yield error.object[: error.start].decode()
             raise InputError(
-                f"{name}: byte {offset} is not {encoding} text; errors='replace' reads over such bytes"
+                f"{name}: byte {offset} is not UTF-8 text; errors 'replace' or 'ignore' read over such bytes"
             ) from error
         done += len(block)
 
