@@ -6,6 +6,7 @@ Settings, seeds and baselines are the constants below.
 import argparse
 import json
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -38,9 +39,9 @@ where they are compared with it."""
 EXACT_CACHE, EXACT_LENGTH = 256, 1_024
 RATIO_SIZES = (256, 512, 1024, 2048, 4096)
 RATIO_TOKENS, RATIO_RECOMPUTED = 32, 8
-RECALL_LINES, RECALL_EVERY, RECALL_DIGITS = 600, 10, 5
-RECALL_DISTANCES = (5, 20, 60, 100)
-"""Lines back at which the answer of a query lies, in turn; 20 is StreamEval's. A line has about 18 tokens, so with a
+RECALL_LINES, RECALL_EVERY, RECALL_DIGITS = 1_000, 10, 3
+RECALL_DISTANCES = (5, 20, 80, 160)
+"""Lines back at which the answer of a query lies, in turn; 20 is StreamEval's. A line has about 8 tokens, so with a
 cache of 4 + 508 the first two are inside and the last two outside."""
 TINY_MARKS = (1_000, 10_000, 100_000)
 TINY_TOKENS = 50
@@ -200,9 +201,7 @@ def part_exact() -> list[Row]:
         cache = StreamingCache(model, sinks, EXACT_CACHE - sinks, "cache")
         found[name], _ = read(model, ids, cache, chunk, f"exact, {name}")
     late = slice(EXACT_CACHE, None)
-    setting = (
-        f"{MODEL}, {EXACT_LENGTH:,} tokens of pydoc_data.topics, cache {EXACT_CACHE}, without the first {EXACT_CACHE}"
-    )
+    setting = f"{MODEL}, {EXACT_LENGTH:,} tokens of pydoc_data.topics, cache {EXACT_CACHE}, without the first {EXACT_CACHE}"
     return [
         Row(
             "token by token, sinks keep perplexity where a plain window loses it",
@@ -268,11 +267,13 @@ def _median(step: Callable[[int], Any], count: int) -> float:
 
 
 def part_recall() -> list[Row]:
-    """StreamEval-style: lines with pass codes, a query every 10 lines whose answer lies some lines back."""
+    """StreamEval-style: lines of a word and a number, a query every 10 lines whose answer lies some lines back."""
     backbone, _ = real_text()
     model, encode = backbone.module, lambda text: backbone.tokenizer(text).input_ids
     rng = np.random.default_rng(0)
     codes = ["".join(map(str, rng.integers(0, 10, RECALL_DIGITS))) for _ in range(RECALL_LINES)]
+    known = sorted(word[1:] for word in backbone.tokenizer.get_vocab() if re.fullmatch("Ġ[a-z]{5,9}", word))
+    words = [known[index] for index in rng.permutation(len(known))[:RECALL_LINES]]
     caches = {
         "sinks": StreamingCache(model, SINKS, WINDOW, "cache"),
         "window": StreamingCache(model, 0, SINKS + WINDOW, "cache"),
@@ -281,12 +282,12 @@ def part_recall() -> list[Row]:
     for name, cache in caches.items():
         hits: dict[int, list[bool]] = {distance: [] for distance in RECALL_DISTANCES}
         for line, code in enumerate(codes):
-            forward(model, torch.tensor([encode(f"Line {line}: the pass code is {code}.\n")]), cache)
+            forward(model, torch.tensor([encode(f"{words[line]}: {code}\n")]), cache)
             if line % RECALL_EVERY == RECALL_EVERY - 1 and line >= RECALL_DISTANCES[-1]:
                 distance = RECALL_DISTANCES[line // RECALL_EVERY % len(RECALL_DISTANCES)]
-                said = _continued(backbone, cache, f"Line {line - distance}: the pass code is", RECALL_DIGITS)
+                said = _continued(backbone, cache, f"{words[line - distance]}:", RECALL_DIGITS)
                 hits[distance].append(said.strip().startswith(codes[line - distance]))
-                forward(model, torch.tensor([encode(".\n")]), cache)
+                forward(model, torch.tensor([encode("\n")]), cache)
         accuracy[name] = {distance: round(float(np.mean(found)), 3) for distance, found in hits.items()}
         progress(f"recall, {name}: {accuracy[name]} after {cache.seen_tokens:,} tokens")
     return [
@@ -297,7 +298,7 @@ def part_recall() -> list[Row]:
             accuracy["window"],
             accuracy["sinks"],
             "exact match",
-            f"{MODEL}, {RECALL_LINES:,} lines of about 18 tokens, cache {SINKS}+{WINDOW}, a query every"
+            f"{MODEL}, {RECALL_LINES:,} lines of about 8 tokens, cache {SINKS}+{WINDOW}, a query every"
             f" {RECALL_EVERY} lines, distances {RECALL_DISTANCES}, greedy",
         )
     ]
