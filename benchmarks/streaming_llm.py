@@ -201,7 +201,8 @@ def part_exact() -> list[Row]:
         cache = StreamingCache(model, sinks, EXACT_CACHE - sinks, "cache")
         found[name], _ = read(model, ids, cache, chunk, f"exact, {name}")
     late = slice(EXACT_CACHE, None)
-    setting = f"{MODEL}, {EXACT_LENGTH:,} tokens of pydoc_data.topics, cache {EXACT_CACHE}, without the first {EXACT_CACHE}"
+    text = f"{EXACT_LENGTH:,} tokens of pydoc_data.topics"
+    setting = f"{MODEL}, {text}, cache {EXACT_CACHE}, without the first {EXACT_CACHE}"
     return [
         Row(
             "token by token, sinks keep perplexity where a plain window loses it",
