@@ -29,6 +29,7 @@ from unending.parts.memory import forward, next_token_losses
 from unending.systems.language import StreamingCache
 
 SYSTEM = "streaming-llm"
+IMAGES = RESULTS.parents[1] / "docs" / "images"
 MODEL = "smollm2-135m"
 SINKS, WINDOW, CHUNK = 4, 508, 64
 LENGTH = 16_384
@@ -189,7 +190,7 @@ def _draw(name: str, series: dict[str, list[Sample]], losses: dict[str, np.ndarr
             metric = math.exp((total[end] - total[begin]) / max(1, end - begin))
             drawn.append(Sample(sample.position, sum(spent) / len(spent), sample.nbytes, metric))
         shown[arm] = drawn
-    plot(RESULTS / f"{SYSTEM}-{name}.png", shown, unit="token", metric="perplexity", mark=8192)
+    plot(IMAGES / f"{SYSTEM}-{name}.png", shown, unit="token", metric="perplexity", mark=8192)
 
 
 def part_exact() -> list[Row]:

@@ -17,7 +17,7 @@ def test_laws_hold_on_a_toy(toy: type[Operator]) -> None:
 @pytest.mark.parametrize("toy", TOYS, ids=lambda toy: toy.__name__)
 @pytest.mark.slow
 def test_laws_hold_on_a_toy_at_length(toy: type[Operator], seed: int) -> None:
-    report = laws.check(toy.example(), laws.Profile("long", 300, 10.0, 400, 10.0, 20, 200), seed)
+    report = laws.check(toy.example(), laws.Profile("long", 20, 300, 10.0, 400, 10.0, 20, 200), seed)
     assert report.ok, str(report)
 
 

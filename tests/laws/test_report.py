@@ -12,7 +12,7 @@ from unending import laws
 from unending.core import Exactness
 from unending.core.errors import InputError
 
-QUICK = laws.Profile("quick", 3, 0.05, 2, 0.2, 2, 2)
+QUICK = laws.Profile("quick", 1, 3, 0.05, 2, 0.2, 2, 2)
 
 
 class Excused(Forgetful):

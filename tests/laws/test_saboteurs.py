@@ -5,7 +5,7 @@ from saboteurs import BITES, Bite, Running
 
 from unending import laws
 
-PROFILE = laws.Profile("bite", 30, 5.0, 100, 5.0, 6, 24)
+PROFILE = laws.Profile("bite", 12, 30, 5.0, 100, 5.0, 6, 24)
 
 
 def saboteurs(law: str) -> pytest.MarkDecorator:

@@ -55,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"unending: no command {given[0]!r}; see unending --help", file=sys.stderr)
         return 2
     try:
-        return command(given[1:])
+        code = command(given[1:])
+        sys.stdout.flush()
+        return code
     except (SystemNotFoundError, ModelNotFoundError, InputError) as error:
         print(f"unending: {error}", file=sys.stderr)
         return 2

@@ -1,15 +1,17 @@
 """`unending chat`."""
 
+import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
-from unending.cli.options import operator_class, parse_with_operator, system_in
-from unending.core import Operator, Query, Session, Text
+from unending.cli.monitor import readable
+from unending.cli.options import parse_with_operator
+from unending.core import Query, Session, Text
 from unending.core.errors import InputError, UnendingError
 
 __all__ = ["main"]
@@ -29,14 +31,14 @@ class _Options:
     """name in the catalogue, or module:Operator"""
     seed: int = 0
     """seed of the answers, where the temperature is above 0"""
-    load: Path | None = None
+    load: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """go on from this snapshot"""
 
 
 def _memory(session: Session[Any]) -> str:
     bound = session.operator.bound().resident
     return (
-        f"{session.nbytes / 2**20:.2f} MiB of at most {bound / 2**20:.2f} MiB,"
+        f"{readable(session.nbytes)} of at most {readable(bound)},"
         f" {session.in_seq} turns and chunks in, {session.meters.ticks} tokens generated in this run"
     )
 
@@ -44,26 +46,29 @@ def _memory(session: Session[Any]) -> str:
 def _obey(session: Session[Any], line: str) -> Session[Any] | None:
     """Carry out a command; the session to go on with, `None` to leave."""
     command, _, rest = line.partition(" ")
+    name = rest.strip()
     if command == "/exit":
         return None
     if command == "/memory":
         print(_memory(session))
-    elif command in ("/save", "/load") and not rest.strip():
+    elif command in ("/save", "/load") and not name:
         print(f"{command} needs the name of a file", file=sys.stderr)
     elif command == "/save":
-        session.save(rest.strip())
-        print(f"saved to {rest.strip()}")
+        session.save(name)
+        print(f"saved to {name}")
     elif command == "/load":
-        session = Session.resume(session.operator, rest.strip())
-        print(f"loaded {rest.strip()}: {_memory(session)}")
+        session = Session.resume(session.operator, name)
+        print(f"loaded {name}: {_memory(session)}")
     else:
+        if command != "/help":
+            print(f"there is no {command}", file=sys.stderr)
         print(_HELP)
     return session
 
 
 def _answer(session: Session[Any], question: str) -> None:
-    session.push(Query(question))
     try:
+        session.push(Query(question))
         _show(session)
     except KeyboardInterrupt:
         session.interrupt()
@@ -83,6 +88,8 @@ def _read_line() -> str | None:
     try:
         return input("> " if sys.stdin.isatty() else "").strip()
     except EOFError:
+        if sys.stdin.isatty():
+            print()
         return None
     except KeyboardInterrupt:
         print()
@@ -91,14 +98,16 @@ def _read_line() -> str | None:
 
 def main(arguments: Sequence[str]) -> int:
     """Read lines, answer them, until the end of input."""
-    name = system_in(arguments, "streaming-llm") or "streaming-llm"
-    options, operator = parse_with_operator(_Options, operator_class(name), arguments, "chat")
+    options, operator = parse_with_operator(_Options, arguments, "chat")
     if Query not in operator.spec.takes or Text not in operator.spec.gives:
         raise InputError(f"{operator.spec.name} does not answer questions in text")
-    opened = _open(options, operator)
-    if sys.stdin.isatty():
-        print(f"{operator.spec.name}, {_memory(opened)}. /help lists the commands.")
-    session: Session[Any] | None = opened
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+    session: Session[Any] | None = (
+        Session.resume(operator, options.load) if options.load else Session(operator, seed=options.seed)
+    )
+    if session and sys.stdin.isatty():
+        print(f"{operator.spec.name}, {_memory(session)}. /help lists the commands.")
     while session is not None and (line := _read_line()) is not None:
         if not line:
             continue
@@ -110,9 +119,3 @@ def main(arguments: Sequence[str]) -> int:
         except UnendingError as error:
             print(f"unending: {error}", file=sys.stderr)
     return 0
-
-
-def _open(options: _Options, operator: Operator[Any]) -> Session[Any]:
-    if options.load:
-        return Session.resume(operator, options.load)
-    return Session(operator, seed=options.seed)

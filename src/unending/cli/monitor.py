@@ -1,6 +1,5 @@
 """What a person watches while a stream runs: samples along the stream, a live table, a picture."""
 
-import json
 import math
 import os
 import sys
@@ -18,7 +17,7 @@ from rich.table import Table
 from unending.core import Event, Meters, Rows
 from unending.core.errors import InputError, MissingExtraError, StorageError
 
-__all__ = ["Monitor", "Sample", "plot", "require_picture"]
+__all__ = ["Monitor", "Sample", "plot", "readable", "require_picture"]
 
 _KEPT = 4096
 """Samples at which every other one is dropped, and from then on half as many are taken."""
@@ -40,10 +39,10 @@ class Sample:
 class Monitor:
     """Collects samples of one session and shows them on standard error: a live table in a terminal, else lines."""
 
-    def __init__(self, title: str, bound: int, size: int | None) -> None:
+    def __init__(self, title: str, bound: int, size: int | None, along: str = "items") -> None:
         self.samples: list[Sample] = []
         self.rows = 0
-        self._title, self._bound, self._size = title, bound, size
+        self._title, self._bound, self._size, self._along = title, bound, size, along
         self._recent: deque[float] = deque(maxlen=1024)
         self._loss = False
         self._stride, self._since = 1, 0
@@ -66,9 +65,9 @@ class Monitor:
         if self._live:
             self._live.stop()
 
-    def record(self) -> bytes:
-        """All that a later run needs to go on as if it were this one."""
-        about = {
+    def record(self) -> dict[str, Any]:
+        """All that a later run needs to go on as if it were this one, as plain values."""
+        return {
             "rows": self.rows,
             "loss": self._loss,
             "recent": list(self._recent),
@@ -76,15 +75,13 @@ class Monitor:
             "since": self._since,
             "samples": [list(asdict(sample).values()) for sample in self.samples],
         }
-        return json.dumps(about).encode()
 
-    def restore(self, record: bytes) -> None:
+    def restore(self, record: dict[str, Any]) -> None:
         """Go on from the record of an earlier run."""
-        about = json.loads(record)
-        self.rows = self._earlier_rows = about["rows"]
-        self._loss, self._stride, self._since = about["loss"], about["stride"], about["since"]
-        self._recent.extend(about["recent"])
-        self.samples = [Sample(*values) for values in about["samples"]]
+        self.rows = self._earlier_rows = record["rows"]
+        self._loss, self._stride, self._since = record["loss"], record["stride"], record["since"]
+        self._recent.extend(record["recent"])
+        self.samples = [Sample(*values) for values in record["samples"]]
 
     def see(self, events: Iterable[Event]) -> None:
         """Take note of outputs."""
@@ -148,18 +145,19 @@ class Monitor:
         assert self._latest
         percentiles = " / ".join(_short(1000 * meters.latency.percentile(p)) for p in (50, 95, 99))
         rate = self._done(meters) / meters.latency.seconds if meters.latency.seconds else 0.0
-        at = f"{self._latest.position:,.0f}"
-        if self._size:
-            at += f" of {self._size:,} ({100 * self._latest.position / self._size:.0f} %)"
+        position = self._latest.position
+        of, share = (
+            (f" of {self._size:,}", f" ({100 * position / self._size:.0f} %)") if self._size else ("", "")
+        )
         figures = [
-            ("position", at),
+            ("position", f"{position:,.0f}{of} {self._along}{share}"),
             ("rate", f"{_short(rate)} {self.unit}s/s"),
             ("step p50 / p95 / p99", f"{percentiles} ms"),
-            ("lag", f"{meters.lag:g}"),
-            ("state", f"{_size(self._latest.nbytes)}, bound {_size(self._bound)}"),
+            ("lag", f"{meters.lag:g} {self._along}"),
+            ("state", f"{readable(self._latest.nbytes)}, bound {readable(self._bound)}"),
         ]
         if self._latest.metric is not None:
-            figures.append((self.metric_name, _short(self._latest.metric)))
+            figures.append((self.metric_name, f"{self._latest.metric:.4g}"))
         return figures
 
     def _table(self, meters: Meters) -> Table:
@@ -169,11 +167,15 @@ class Monitor:
         return table
 
 
-def _size(count: int) -> str:
-    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if count >= factor:
-            return f"{count / factor:.2f} {unit}"
-    return f"{count} bytes"
+def _size_unit(count: int) -> tuple[str, int]:
+    units = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
+    return next(((unit, factor) for unit, factor in units if count >= factor), ("bytes", 1))
+
+
+def readable(count: int) -> str:
+    """A number of bytes for a person."""
+    unit, factor = _size_unit(count)
+    return f"{count / factor:.2f} {unit}" if factor > 1 else f"{count} bytes"
 
 
 def _short(number: float) -> str:
@@ -208,9 +210,12 @@ def plot(
     *,
     unit: str = "item",
     metric: str = "",
+    along: str = "",
     mark: float | None = None,
 ) -> None:
-    """Draw memory, time and metric against stream position, a curve for each series; `mark` is a position to mark.
+    """Draw memory, time and metric against stream position, a curve for each series.
+
+    `unit` is what the time is counted in, `along` what the position is; `mark` is a position to mark.
 
     Raises
     ------
@@ -219,40 +224,44 @@ def plot(
     StorageError
         if the picture cannot be written.
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise MissingExtraError("pictures need matplotlib: pip install 'unending[plot]'") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot, ticker
+    pyplot = _pyplot()
+    from matplotlib import ticker
 
+    unit_of_size, factor = _size_unit(max(sample.nbytes for samples in series.values() for sample in samples))
     with_metric = any(sample.metric is not None for samples in series.values() for sample in samples)
     figure, axes = pyplot.subplots(
         1, 3 if with_metric else 2, figsize=(13.5 if with_metric else 9, 4), layout="constrained"
     )
     for name, samples in series.items():
         at = [sample.position for sample in samples]
-        style = {"label": name, "linewidth": 1.8}
-        axes[0].plot(at, [sample.nbytes / 2**20 for sample in samples], **style)
+        style = {"label": name, "linewidth": 1.8, "marker": "o" if len(at) == 1 else None}
+        axes[0].plot(at, [sample.nbytes / factor for sample in samples], **style)
         axes[1].plot(at, [sample.milliseconds for sample in samples], **style)
         if with_metric:
             axes[2].plot(
                 at, [sample.metric if sample.metric is not None else math.nan for sample in samples], **style
             )
-    titles = ["memory of the stream, MiB", f"compute time a {unit}, ms", metric or "metric"]
+    titles = [f"memory of the stream, {unit_of_size}", f"compute time a {unit}, ms", metric or "metric"]
     for axis, title in zip(axes, titles, strict=False):
         axis.set_title(title, fontsize=11)
-        axis.set_xlabel("stream position")
-        axis.grid(alpha=0.3)
+        axis.set_xlabel(f"stream position, {along}" if along else "stream position")
+        axis.set_xlim(left=0)
+        axis.xaxis.set_major_locator(ticker.MaxNLocator(6))
+        axis.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+        axis.grid(alpha=0.3, which="both")
         axis.spines[["top", "right"]].set_visible(False)
         if mark is not None:
             axis.axvline(mark, color="gray", linestyle=":", linewidth=1)
     for axis in axes[:2]:
         axis.set_ylim(bottom=0)
-    if metric == "perplexity":
+    if with_metric and metric == "perplexity":
         axes[-1].set_yscale("log")
-        for which in (axes[-1].yaxis.set_major_formatter, axes[-1].yaxis.set_minor_formatter):
-            which(ticker.ScalarFormatter())
+        low, high = axes[-1].get_ylim()
+        axes[-1].yaxis.set_major_formatter(ticker.ScalarFormatter())
+        if high < 20 * low:  # less than a decade or so would be left without numbers
+            axes[-1].yaxis.set_minor_formatter(ticker.ScalarFormatter())
+        else:
+            axes[-1].yaxis.set_minor_formatter(ticker.NullFormatter())
     axes[0].legend(frameon=False)
     try:
         figure.savefig(path, dpi=120)

@@ -82,7 +82,7 @@ def parse_with_operator(
             (of_operator, tyro.conf.OmitArgPrefixes[_settings(cls)]),  # type: ignore[misc]
         ],
     )
-    parsed = _parse(joined, arguments, program, f"{cls.spec.name}: {cls.spec.title}.")
+    parsed: Any = _parse(joined, arguments, program, f"{cls.spec.name}: {cls.spec.title}.")
     command = getattr(parsed, program)
     if command.system != name:
         raise InputError(f"the system comes first: unending {program} {command.system} ...")
@@ -117,6 +117,7 @@ def _first_part(box: str) -> str:
 def _settings(cls: type[Operator[Any]]) -> type:
     """A dataclass with the fields of an operator, each with what the docstring of the operator says of it."""
     doc, _, parameters = (inspect.getdoc(cls) or "").partition("Parameters\n----------\n")
+    parameters = re.split(r"^\w+\n-+\n", parameters, maxsplit=1, flags=re.M)[0]
     helps = {
         name: " ".join(text.split())
         for names, text in re.findall(r"^(\w[\w, ]*?)(?: *:.*)?\n((?:(?: {4}.*)?\n?)+)", parameters, re.M)

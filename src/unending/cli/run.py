@@ -2,11 +2,12 @@
 
 import fcntl
 import json
+import os
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -62,14 +63,22 @@ class _Store:
         self._folder, self._snapshot, self._about = folder, folder / "snapshot", folder / "run.json"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = open(folder / "lock", "w")  # noqa: SIM115 - held until the process ends
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StorageError(f"another run is at work in {folder}") from error
+            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise StorageError(f"cannot use the folder {folder}: {error.strerror or error}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            raise StorageError(f"another run is at work in {folder}") from error
         for left_over in folder.glob(".*.tmp"):
             left_over.unlink(missing_ok=True)
+
+    def __enter__(self) -> "_Store":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._lock)
 
     def open(self, operator: Operator[Any], source: str, seed: int, monitor: Monitor) -> Session[Any]:
         """The session of an earlier run, or a new one."""
@@ -79,21 +88,28 @@ class _Store:
             snapshot.write(self._about, json.dumps(about).encode())
             self.save(session, monitor)
             return session
+        found = self._load(self._about)
+        if found != about:
+            raise SnapshotForeignError(
+                f"{self._folder} holds a run on {found['source']} with seed {found['seed']};"
+                " give this one a folder of its own"
+            )
         try:
-            found = json.loads(snapshot.read(self._about))
-            if found != about:
-                raise SnapshotForeignError(
-                    f"{self._folder} holds a run on {found['source']} with seed {found['seed']};"
-                    " give this one a folder of its own"
-                )
             session = Session.resume(operator, self._snapshot)
-            monitor.restore(snapshot.read(self._progress(session)))
-        except (SnapshotCorruptError, ValueError, KeyError, TypeError) as error:
-            if isinstance(error, SnapshotForeignError):
-                raise
-            what = error if isinstance(error, SnapshotCorruptError) else f"{self._folder} is damaged"
-            raise SnapshotCorruptError(f"{what}; delete the folder to begin anew") from error
+        except SnapshotCorruptError as error:
+            raise SnapshotCorruptError(f"{error}; {self._anew}") from error
+        monitor.restore(self._load(self._progress(session)))
         return session
+
+    @property
+    def _anew(self) -> str:
+        return f"delete {self._folder} to begin anew"
+
+    def _load(self, path: Path) -> Any:
+        try:
+            return json.loads(snapshot.read(path))
+        except ValueError as error:
+            raise SnapshotCorruptError(f"{path} is damaged; {self._anew}") from error
 
     def _progress(self, session: Session[Any]) -> Path:
         return self._folder / f"progress-{session.in_seq}.json"
@@ -101,7 +117,7 @@ class _Store:
     def save(self, session: Session[Any], monitor: Monitor) -> None:
         """Save both; killed in between, the older pair is still there."""
         now = self._progress(session)
-        snapshot.write(now, monitor.record())
+        snapshot.write(now, json.dumps(monitor.record()).encode())
         session.save(self._snapshot)
         for older in self._folder.glob("progress-*.json"):
             if older != now:
@@ -190,9 +206,13 @@ def main(arguments: Sequence[str]) -> int:
     options, operator = parse_with_operator(_Options, arguments, "run")
     _require_sensible(options)
     source = open_source(options.source, operator.spec.takes, encoding_errors=options.errors)
-    store = _Store(options.store) if options.store else None
+    with _Store(options.store) if options.store else nullcontext() as store:
+        return _run(options, operator, source, store)
+
+
+def _run(options: _Options, operator: Operator[Any], source: Source, store: _Store | None) -> int:
     title = f"{operator.spec.name} on {options.source}"
-    monitor = Monitor(title, operator.bound().resident, options.items or source.size)
+    monitor = Monitor(title, operator.bound().resident, options.items or source.size, source.unit)
     if store:
         session = store.open(operator, options.source, options.seed, monitor)
     else:
@@ -210,7 +230,8 @@ def main(arguments: Sequence[str]) -> int:
     if ended and query:
         session.push(query)
         answer = _drain(session, monitor, show=not options.json)
-        print(end="" if options.json else "\n")
+        if not options.json:
+            print()
     elif ended:
         session.finish()
         _drain(session, monitor)
@@ -218,7 +239,7 @@ def main(arguments: Sequence[str]) -> int:
         print(json.dumps(_summary(session, operator, monitor, answer), indent=2))
     if options.plot and monitor.samples:
         series = {operator.spec.name: monitor.samples}
-        plot(options.plot, series, unit=monitor.unit, metric=monitor.metric_name)
+        plot(options.plot, series, unit=monitor.unit, metric=monitor.metric_name, along=source.unit)
         print(f"picture: {options.plot}", file=sys.stderr)
     if not ended:
         onwards = f"; the same command goes on from there (--store {options.store})" if store else ""

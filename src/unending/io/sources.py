@@ -31,6 +31,11 @@ class Source:
     """Items, where that is known before reading."""
     encoding_errors: str = "strict"
 
+    @property
+    def unit(self) -> str:
+        """What its items are called, more than one of them."""
+        return "characters" if self.kind is Text else self.kind.__name__.lower()
+
     def chunks(self, size: int, skip: int = 0) -> Iterator[Chunk]:
         """Chunks of `size` items from item `skip` on; standard input goes on from wherever it stands.
 

@@ -48,8 +48,8 @@ class Profile:
     ----------
     name
         for reports.
-    examples, seconds
-        the most streams of one exploration, and the time after which no new one is begun.
+    least, examples, seconds
+        the fewest and the most streams of one exploration, and the time after which no more than the fewest are tried.
     windows, long_seconds
         length of the long stream of L4 in windows, and the time after which it is cut short.
     cuts
@@ -59,6 +59,7 @@ class Profile:
     """
 
     name: str
+    least: int
     examples: int
     seconds: float
     windows: int
@@ -68,8 +69,8 @@ class Profile:
 
 
 PROFILES = {
-    "fast": Profile("fast", 40, 0.4, 100, 3.0, 8, 24),
-    "thorough": Profile("thorough", 500, 30.0, 400, 120.0, 40, 200),
+    "fast": Profile("fast", 8, 40, 0.4, 100, 3.0, 8, 24),
+    "thorough": Profile("thorough", 100, 500, 30.0, 400, 120.0, 40, 200),
 }
 """`fast` is for every run of the tests, `thorough` for a night."""
 
@@ -107,7 +108,7 @@ class Trial:
         def attempt(case: T) -> None:
             nonlocal tried, began
             elapsed, name = perf_counter() - began, repr(case)
-            if not failures and tried and elapsed > self.profile.seconds:
+            if not failures and tried >= self.profile.least and elapsed > self.profile.seconds:
                 return
             if failures and elapsed > 4 * self.profile.seconds:
                 # Time for shrinking is up as well: what failed fails again, nothing else does.
