@@ -50,7 +50,7 @@ def test_a_disk_that_refuses_costs_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(target, refuse)
         with pytest.raises(
-            StorageError, match=r"cannot write .*session\.snapshot: .*; the session goes on"
+            StorageError, match=r"cannot write .*session\.snapshot: .*; the session itself is unharmed"
         ) as caught:
             session.save(path)
     assert "\n" not in str(caught.value)

@@ -180,7 +180,7 @@ def write(path: str | os.PathLike[str], content: bytes) -> None:
             os.close(folder)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise StorageError(f"cannot write {target}: {reason}; the session goes on unsaved") from error
+        raise StorageError(f"cannot write {target}: {reason}; the session itself is unharmed") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

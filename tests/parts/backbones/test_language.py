@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.parts import models
 
-from unending.core.errors import ModelNotFoundError, ModelUnsupportedError
+from unending.core.errors import InputError, ModelNotFoundError, ModelUnsupportedError
 from unending.io import models as names
 from unending.parts import backbones
 from unending.parts.backbones.language import LanguageBackbone
@@ -108,6 +108,38 @@ def test_a_tokenizer_that_does_not_split_at_space_is_refused():
     backbone = LanguageBackbone("toy", tiny_llama()[0], PreTrainedTokenizerFast(tokenizer_object=inner), "")
     with pytest.raises(ModelUnsupportedError, match="push tokens"):
         backbone.encode_piece(" a", first=False)
+
+
+def damaged(folder, how):
+    module, tokenizer = tiny_llama()
+    module.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    if how == "no configuration":
+        (folder / "config.json").write_text("{}")
+    elif how == "not JSON":
+        (folder / "config.json").write_text("{oops")
+    elif how == "truncated weights":
+        weights = folder / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:500])
+    else:
+        (folder / "m.gguf").write_bytes(b"no such thing")
+        return folder / "m.gguf"
+    return folder
+
+
+@pytest.mark.parametrize("how", ["no configuration", "not JSON", "truncated weights", "not GGUF"])
+def test_damaged_models_are_one_line(tmp_path, how, monkeypatch):
+    monkeypatch.setenv("UNENDING_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "model"
+    folder.mkdir()
+    with pytest.raises(ModelUnsupportedError, match="cannot be read as a causal language model") as caught:
+        backbones.load(str(damaged(folder, how)))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_dtype_is_refused():
+    with pytest.raises(InputError, match="accepted are float32"):
+        backbones.load("smollm2-135m", "bogus")
 
 
 def test_shapes_of_the_cache_follow_the_configuration():

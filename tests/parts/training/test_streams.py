@@ -12,6 +12,7 @@ from unending.parts.training import (
     held_out_text,
     library_docstrings,
     library_sources,
+    repeats,
 )
 
 
@@ -128,6 +129,11 @@ def test_byte_windows_reach_both_ends_of_the_text():
     assert {bytes(row.astype(np.uint8)) for row in windows} == {b"ab", b"bc"}
     with pytest.raises(ValueError, match="bytes"):
         byte_windows(b"abc", 0, 0, 1, 4)
+
+
+def test_repeats_say_their_beginning_again():
+    rows = np.arange(14).reshape(2, 7)
+    assert repeats(rows, np.array([3, 9])).tolist() == [[0, 1, 2, 0, 1, 2, 0], [7, 8, 9, 10, 11, 12, 13]]
 
 
 def test_digest_is_sha256():

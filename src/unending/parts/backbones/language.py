@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
-from unending.core.errors import ModelUnsupportedError
+from unending.core.errors import InputError, ModelUnsupportedError
 from unending.io.models import Located, cache_folder, locate
 from unending.parts.backbones.rotary import Rotary, position_limit, rotaries
 
 __all__ = ["LanguageBackbone", "load", "register"]
 
+DTYPES = ("float32", "bfloat16", "float16", "float64")
 _PROBE = "To be, or not\n  to be: 42 things, naïve  café — that's\tall."
 
 
@@ -201,19 +203,35 @@ def load(name: str, dtype: str = "float32") -> LanguageBackbone:
     ------
     ModelNotFoundError
         if there is no such model.
+    ModelUnsupportedError
+        if its files cannot be read as a causal language model.
+    InputError
+        if the dtype is none of `DTYPES`.
     """
     key = (name, dtype)
     if key in _loaded:
         return _loaded[key]
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
+    if dtype not in DTYPES:
+        raise InputError(f"dtype {dtype!r} is unknown; accepted are {', '.join(DTYPES)}")
     located = locate(name)
-    folder = _converted(located) if located.gguf else located.folder
-    with _quiet():
-        module = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
-        tokenizer = AutoTokenizer.from_pretrained(folder) if any(folder.glob("tokenizer*")) else None
+    try:
+        module, tokenizer, folder = _read(located, getattr(torch, dtype))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        # What the loaders of transformers, safetensors and gguf raise on files that are damaged or of another kind.
+        reason = " ".join(str(error).split())[:200]
+        raise ModelUnsupportedError(f"{name} cannot be read as a causal language model: {reason}") from error
     _loaded[key] = LanguageBackbone(name, module, tokenizer, _folder_digest(folder))
     return _loaded[key]
+
+
+def _read(located: Located, dtype: torch.dtype) -> tuple[Any, Any, Path]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = _converted(located) if located.gguf else located.folder
+    with _quiet():
+        module = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+        tokenizer = AutoTokenizer.from_pretrained(folder) if any(folder.glob("tokenizer*")) else None
+    return module, tokenizer, folder
 
 
 def register(module: nn.Module, tokenizer: Any = None) -> str:

@@ -9,6 +9,7 @@ from unending.parts.training.streams import (
     held_out_text,
     library_docstrings,
     library_sources,
+    repeats,
 )
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "library_docstrings",
     "library_sources",
     "model_card",
+    "repeats",
     "train",
     "write_card",
 ]

@@ -11,10 +11,20 @@ import numpy as np
 
 from unending.core.random import philox
 
-__all__ = ["RecallStream", "byte_windows", "digest", "held_out_text", "library_docstrings", "library_sources"]
+__all__ = [
+    "RecallStream",
+    "byte_windows",
+    "digest",
+    "held_out_text",
+    "library_docstrings",
+    "library_sources",
+    "repeats",
+]
 
 START, ASK = 0, 1
 """Ids that `RecallStream` reserves: the first token of every stream, and the mark of a query."""
+
+_DRAWS = 64  # random distances that one generator gives
 
 _LEFT_OUT = {
     *("test", "tests", "idlelib", "idle_test", "tkinter", "turtledemo", "lib2to3", "distutils", "ensurepip"),
@@ -111,9 +121,30 @@ class RecallStream:
         seen = (np.arange(first, stop) + 1) * self.every
         if self.distance:
             return np.maximum(seen - self.distance, 0)
-        reach = np.minimum(seen, self.keys // 2)
-        even = np.array([philox(self.seed, query, 1).random() for query in range(first, stop)])
-        return seen - 1 - (even * reach).astype(np.int64)
+        blocks = range(first // _DRAWS, (stop - 1) // _DRAWS + 1)
+        even = np.concatenate([philox(self.seed, block, 1).random(_DRAWS) for block in blocks])
+        even = even[first - blocks.start * _DRAWS :][: stop - first]
+        return seen - 1 - (even * np.minimum(seen, self.keys // 2)).astype(np.int64)
+
+
+def repeats(rows: np.ndarray, periods: np.ndarray) -> np.ndarray:
+    """Rows that say their own beginning over and over: element t becomes element t modulo the period.
+
+    Rows like these teach a small model to copy (induction) long before ordinary text would.
+
+    Parameters
+    ----------
+    rows : numpy.ndarray
+        int64 [n, length].
+    periods : numpy.ndarray
+        int64 [n], each at least 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        int64 [n, length].
+    """
+    return np.take_along_axis(rows, np.arange(rows.shape[1]) % periods[:, None], axis=1)
 
 
 def held_out_text() -> str:
