@@ -18,14 +18,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 import numpy as np
 import torch
 from rows import RESULTS, Row, store
-from transformers import Cache, DynamicCache, LlamaConfig
+from transformers import AutoModelForCausalLM, Cache, DynamicCache, LlamaConfig
 
 from unending.cli.monitor import Sample, plot
 from unending.core import Bound, Exactness, Operator, Session, Spec, Tokens, state
+from unending.io.models import locate
 from unending.io.text import standard_text
 from unending.parts import backbones
 from unending.parts.backbones.tiny import tiny_model
-from unending.parts.memory import forward, next_token_losses
+from unending.parts.memory import forward, next_token_losses, streaming_losses
+from unending.parts.memory.trained_sinks import SOFTMAX1
+from unending.parts.training import RecallStream
 from unending.systems.language import StreamingCache
 
 SYSTEM = "streaming-llm"
@@ -44,6 +47,11 @@ RECALL_LINES, RECALL_EVERY, RECALL_DIGITS = 1_000, 10, 3
 RECALL_DISTANCES = (5, 20, 80, 160)
 """Lines back at which the answer of a query lies, in turn; 20 is StreamEval's. A line has about 8 tokens, so with a
 cache of 4 + 508 the first two are inside and the last two outside."""
+BYTE_ARMS = ("tiny-bytes", "tiny-bytes-sink", "tiny-bytes-softmax1", "tiny-bytes-bos")
+BYTE_CACHE, BYTE_LENGTH, BYTE_DENSE = 64, 6_000, 2_048
+"""Trained context of these models: 128 bytes. The dense cache is scored beyond four times that."""
+TRAINED_DISTANCES, TRAINED_LENGTH = (20, 50, 100, 150, 200), 6_000
+"""Records back; a record has 2.3 tokens, so with a cache of 4 + 252 the first three are inside."""
 TINY_MARKS = (1_000, 10_000, 100_000)
 TINY_TOKENS = 50
 
@@ -316,6 +324,109 @@ def _continued(backbone: backbones.LanguageBackbone, cache: Cache, prompt: str, 
     return backbone.decode(ids)
 
 
+def part_trained_sinks() -> list[Row]:
+    """The pair of models with and without a sink by training, and two more arms, as bytes of held-out text."""
+    text = np.frombuffer(standard_text().encode(), np.uint8).astype(np.int64)[:BYTE_LENGTH]
+    papers = {
+        "tiny-bytes": "160M vanilla: 27.87 (0+1024), 18.49 (1+1023), 18.05 (4+1020)",
+        "tiny-bytes-sink": "160M learnable sink: 1235 (0+1024), 18.01 (1+1023), 18.02 (4+1020)",
+        "tiny-bytes-softmax1": "160M zero sink: 29214 (0+1024), 19.90 (1+1023), 18.01 (4+1020)",
+        "tiny-bytes-bos": "not in the paper",
+    }
+    rows = []
+    for name in BYTE_ARMS:
+        implementation = SOFTMAX1 if name == "tiny-bytes-softmax1" else "eager"
+        folder = str(locate(name).folder)
+        model = (
+            AutoModelForCausalLM.from_pretrained(folder, attn_implementation=implementation).float().eval()
+        )
+        first = [] if model.config.bos_token_id is None else [model.config.bos_token_id]
+        ids, late = np.array([*first, *text]), slice(4 * BYTE_CACHE, None)
+        found: dict[str, Any] = {}
+        for sinks in (0, 1, 4):
+            cache = StreamingCache(model, sinks, BYTE_CACHE - sinks, "cache")
+            losses = np.concatenate(
+                [each[0].numpy() for each in streaming_losses(model, torch.from_numpy(ids)[None], cache)]
+            )
+            found[f"{sinks}+{BYTE_CACHE - sinks}"] = perplexity(losses[late])
+        found["recomputation"] = perplexity(_byte_recomputation(model, first, text)[late])
+        dense = DynamicCache(config=model.config)
+        losses = np.concatenate(
+            [
+                each[0].numpy()
+                for each in streaming_losses(model, torch.from_numpy(ids[:BYTE_DENSE])[None], dense, 64)
+            ]
+        )
+        found["dense beyond 512"] = perplexity(losses[512:])
+        found["attention on slot 0 by layer"] = _mass_on_first(model, ids)
+        progress(f"{name}: {found}")
+        rows.append(
+            Row(
+                f"sinks by training: {name}",
+                papers[name],
+                f"window 0+{BYTE_CACHE}",
+                found.pop(f"0+{BYTE_CACHE}"),
+                found,
+                "perplexity a byte",
+                f"4-layer byte-level Llama trained on 128 bytes, {BYTE_LENGTH:,} held-out bytes token by token,"
+                f" scored after {4 * BYTE_CACHE}",
+            )
+        )
+    return rows
+
+
+@torch.no_grad()
+def _byte_recomputation(model: Any, first: list[int], text: np.ndarray) -> np.ndarray:
+    """Losses of all bytes but the first, each by a fresh pass over the bytes before it that fill the cache."""
+    span = BYTE_CACHE - len(first)
+    losses = [np.full(span - 1 + len(first), np.nan)]
+    pieces = np.lib.stride_tricks.sliding_window_view(text, span + 1)
+    for batch in np.array_split(pieces, max(1, len(pieces) // 256)):
+        rows = np.concatenate([np.tile(np.array(first, np.int64), (len(batch), 1)), batch], axis=1)
+        ids = torch.from_numpy(np.ascontiguousarray(rows))
+        scores = model(ids[:, :-1]).logits[:, -1].float().log_softmax(dim=-1)
+        losses.append(-scores.gather(1, ids[:, -1:])[:, 0].numpy())
+    return np.concatenate(losses)
+
+
+@torch.no_grad()
+def _mass_on_first(model: Any, ids: np.ndarray) -> list[float]:
+    """Mean attention of positions 64 to 127 on position 0, a layer each."""
+    starts = np.linspace(1, len(ids) - 128, 32).astype(int)
+    rows = torch.from_numpy(
+        np.stack([np.concatenate([ids[:1], ids[start : start + 127]]) for start in starts])
+    )
+    attentions = model(input_ids=rows, output_attentions=True).attentions
+    return [round(float(layer[:, :, 64:, 0].mean()), 3) for layer in attentions]
+
+
+def part_trained_recall() -> list[Row]:
+    """StreamEval in symbols, on the small model trained for it: answers inside and outside the cache."""
+    model = backbones.load("tiny-recall").module
+    found: dict[str, dict[str, float]] = {}
+    for name, sinks in (("sinks", 4), ("window", 0)):
+        found[name] = {}
+        for distance in TRAINED_DISTANCES:
+            stream = RecallStream(7, 10, distance, 512, 64)
+            ids, at = stream.tokens(0, TRAINED_LENGTH), stream.answers(512, TRAINED_LENGTH)
+            cache = StreamingCache(model, sinks, 256 - sinks, "cache")
+            said = [int(forward(model, torch.tensor([[token]]), cache)[0, -1].argmax()) for token in ids]
+            found[name][f"{distance} back"] = round(float(np.mean(np.array(said)[at - 1] == ids[at])), 3)
+            progress(f"trained recall, {name}, {distance} records back: {found[name][f'{distance} back']}")
+    return [
+        Row(
+            "a model trained to recall finds what is inside the cache and nothing outside",
+            "StreamEval: accuracy kept while the answer is inside the cache, none outside",
+            "window 0+256, token by token",
+            found["window"],
+            found["sinks"],
+            "share of right answers (chance 0.016)",
+            f"tiny-recall (trained context 512), {TRAINED_LENGTH:,} tokens, 2.3 tokens a record, cache 4+252,"
+            f" a query every 10 records, scored after 512",
+        )
+    ]
+
+
 def part_length() -> list[Row]:
     """Time a token and memory at stream lengths up to 100,000, tiny model, against the dense cache."""
     config = LlamaConfig(
@@ -425,6 +536,8 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "length": part_length,
     "exact": part_exact,
     "recall": part_recall,
+    "trained-sinks": part_trained_sinks,
+    "trained-recall": part_trained_recall,
     "ratio": part_ratio,
     "perplexity": part_perplexity,
 }

@@ -151,7 +151,7 @@ def table(readers: list[Reader], total: int, context: int) -> Table:
         box=None,
     )
     for name in ("reader", "position", "perplexity", "ms a token", "MiB held", "tokens/s"):
-        shown.add_column(name, justify="left" if name == "reader" else "right", no_wrap=name == "reader")
+        shown.add_column(name, justify="left" if name == "reader" else "right", no_wrap=True)
     for reader in readers:
         if not reader.samples:
             continue

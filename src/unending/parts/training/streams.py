@@ -11,15 +11,7 @@ import numpy as np
 
 from unending.core.random import philox
 
-__all__ = [
-    "RecallStream",
-    "byte_windows",
-    "digest",
-    "held_out_text",
-    "library_docstrings",
-    "library_sources",
-    "repeats",
-]
+__all__ = ["RecallStream", "byte_windows", "digest", "library_docstrings", "library_sources", "repeats"]
 
 START, ASK = 0, 1
 """Ids that `RecallStream` reserves: the first token of every stream, and the mark of a query."""
@@ -147,21 +139,12 @@ def repeats(rows: np.ndarray, periods: np.ndarray) -> np.ndarray:
     return np.take_along_axis(rows, np.arange(rows.shape[1]) % periods[:, None], axis=1)
 
 
-def held_out_text() -> str:
-    """The language reference in ``pydoc_data.topics``, its topics in the order of their names.
-
-    About 465,000 characters. No training stream of this module contains that package.
-    """
-    from pydoc_data.topics import topics
-
-    return "\n\n".join(topics[name] for name in sorted(topics))
-
-
 def library_sources() -> dict[str, str]:
     """Every module of this Python's standard library, path to source text, in the order of the paths.
 
-    Left out are what some distributions leave out (tests, tkinter, idlelib), tables, ``pydoc_data``, and what
-    describes the machine it was built on. The result is the same for the same Python version.
+    Left out are what some distributions leave out (tests, tkinter, idlelib), tables, what describes the machine it
+    was built on, and ``pydoc_data``, from which `unending.io.text.standard_text` comes: that text is held out. The
+    result is the same for the same Python version.
     """
     root = Path(sysconfig.get_path("stdlib"))
     sources = {}
