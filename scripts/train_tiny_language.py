@@ -60,10 +60,10 @@ CURRICULUM = (
     # until step, keys, values, tokens a row
     (700, 16, 16, 32),
     (900, 32, 32, 32),
-    (1100, 64, 64, 64),
-    (1300, 128, 64, 128),
-    (1600, 256, 64, 256),
-    (2300, 512, 64, 512),
+    (1200, 64, 64, 64),
+    (1600, 128, 64, 128),
+    (2100, 256, 64, 256),
+    (3000, 512, 64, 512),
 )
 BATCH_TOKENS, RECALL_DRILLS = 4096, 4
 RECALL_RECIPE = Recipe(steps=CURRICULUM[-1][0], peak=3e-3, decay=0.01, seed=SEED, bfloat16=True)
@@ -88,13 +88,13 @@ def attention(name: str) -> str:
     return SOFTMAX1 if name == "tiny-bytes-softmax1" else "eager"
 
 
-def byte_batches(name: str) -> Callable[[int, int], Tensor]:
+def byte_batches(name: str) -> Callable[[int, int], tuple[Tensor, Tensor]]:
     """Half of the rows docstrings, half sources; every third row repeats its own beginning."""
     prose, code = (
         "\n\n".join(texts.values()).encode() for texts in (library_docstrings(), library_sources())
     )
 
-    def batch(seed: int, step: int) -> Tensor:
+    def batch(seed: int, step: int) -> tuple[Tensor, Tensor]:
         halves = [
             byte_windows(text, seed, 2 * step + i, ROWS // 2, CONTEXT) for i, text in enumerate((prose, code))
         ]
@@ -106,7 +106,7 @@ def byte_batches(name: str) -> Callable[[int, int], Tensor]:
         )
         if name == "tiny-bytes-bos":
             rows = np.pad(rows[:, :-1], ((0, 0), (1, 0)), constant_values=FIRST)
-        return torch.from_numpy(rows)
+        return torch.from_numpy(rows), torch.from_numpy(rows)
 
     return batch
 
@@ -144,11 +144,7 @@ def recall_batch(seed: int, step: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(rows), torch.from_numpy(labels)
 
 
-def own_loss(net: nn.Module, rows: Tensor) -> Tensor:
-    return net(input_ids=rows, labels=rows).loss
-
-
-def recall_loss(net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+def loss(net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     return net(input_ids=batch[0], labels=batch[1]).loss
 
 
@@ -157,10 +153,10 @@ def run(name: str) -> tuple[LlamaForCausalLM, Run]:
     folder = CHECKPOINTS / name
     if name == RECALL:
         model = recall_model()
-        return model, train(model, recall_batch, recall_loss, RECALL_RECIPE, folder, title=name)
+        return model, train(model, recall_batch, loss, RECALL_RECIPE, folder, title=name)
     model = byte_model(name)
     net = SinkToken(model, 1, torch.Generator().manual_seed(SEED)) if name == "tiny-bytes-sink" else model
-    done = train(net, byte_batches(name), own_loss, BYTE_RECIPE, folder, title=name)
+    done = train(net, byte_batches(name), loss, BYTE_RECIPE, folder, title=name)
     # Byte 0 is in no text, so its output row may stand for the sink's.
     return net.fold(silent_id=0) if isinstance(net, SinkToken) else net, done
 
@@ -195,21 +191,18 @@ def byte_quality(name: str, model: Any) -> dict[str, Any]:
     outputs = model(input_ids=seen, output_attentions=True)
     logits = outputs.logits[:, -CONTEXT:-1]
     losses = nn.functional.cross_entropy(logits.transpose(1, 2), rows[:, 1:], reduction="none")
-    late = [layer[:, :, 16:] for layer in outputs.attentions]
+    late = torch.stack(outputs.attentions)[:, :, :, 16:]  # layer, row, head, query, key
     uniform = 1 / torch.arange(17, seen.shape[1] + 1)
     result = {
         "held-out perplexity a byte, bytes 1 to 127 of a row": losses.mean().exp().item(),
         "held-out perplexity a byte, bytes 64 to 127": losses[:, 63:].mean().exp().item(),
-        "attention on slot 0, by layer, mean of heads": [layer[..., 0].mean().item() for layer in late],
-        "attention on slot 0, by layer, strongest head": [
-            layer[..., 0].mean((0, 2)).max().item() for layer in late
-        ],
+        "attention on slot 0, by layer, mean of heads": late[..., 0].mean((1, 2, 3)).tolist(),
+        "attention on slot 0, by layer, strongest head": late[..., 0].mean((1, 3)).amax(1).tolist(),
         "attention on slot 0 if it were uniform": uniform.mean().item(),
     }
     if name == "tiny-bytes-softmax1":
-        result["attention on nothing, by layer, mean of heads"] = [
-            1 - layer.sum(-1).mean().item() for layer in late
-        ]
+        nothing = 1 - late.sum(-1)
+        result["attention on nothing, by layer, mean of heads"] = nothing.mean((1, 2, 3)).tolist()
     return result
 
 
@@ -243,10 +236,7 @@ def publish(name: str, model: LlamaForCausalLM, done: Run) -> None:
         "title": name,
         "summary": SUMMARIES[name],
         "data": data(name),
-        "recipe": {
-            "model": f"Llama, {model.num_parameters():,} parameters, stored as float16",
-            **asdict(recipe),
-        },
+        "recipe": {"model": f"Llama, {model.num_parameters():,} parameters, in float16"} | asdict(recipe),
         "seed": SEED,
         "steps": done.step,
         "cpu_minutes": f"{done.cpu_seconds / 60:.1f}",
@@ -255,12 +245,7 @@ def publish(name: str, model: LlamaForCausalLM, done: Run) -> None:
         "command": f"python scripts/train_tiny_language.py --only {name}",
     }
     write_card(folder, facts)
-    print(
-        f"{name}: {folder.relative_to(ROOT)}",
-        *[f"  {k}: {v}" for k, v in quality.items()],
-        sep="\n",
-        flush=True,
-    )
+    print(name, *quality.items(), sep="\n  ", flush=True)
 
 
 def data(name: str) -> dict[str, Any]:
@@ -269,9 +254,7 @@ def data(name: str) -> dict[str, Any]:
         return {
             "stream": "RecallStream, random distances, loss on the answers",
             "queries": f"after every {', '.join(map(str, EVERY))} records, by turns of the steps",
-            "curriculum (until step, keys, values, tokens a row)": "; ".join(
-                str(stage) for stage in CURRICULUM
-            ),
+            "curriculum: until step, keys, values, tokens a row": "; ".join(map(str, CURRICULUM)),
             "drills": f"every {RECALL_DRILLS}th row repeats random ids, loss on the repeats",
         }
     texts = "\n\n".join(library_docstrings().values()) + "\n\n".join(library_sources().values())
@@ -302,12 +285,8 @@ SUMMARIES = {
 
 def main() -> int:
     names = (*BYTES, RECALL)
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names)
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="some of the models")
     only = parser.parse_args().only
     torch.set_num_threads(1)
     logging.disable_progress_bar()

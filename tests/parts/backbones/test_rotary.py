@@ -55,3 +55,18 @@ def test_mpt_has_none():
 )
 def test_limits(name, limit):
     assert position_limit(models.model(name)) == limit
+
+
+def test_turning_in_place_in_half_precision_is_the_toy():
+    """A thousand shifts by one slot, each rounded to bfloat16, against one rotation from the raw key."""
+    rotary = rotaries(models.model("llama"))[0]
+    raw = torch.randn(1, 1, 8, 16, generator=torch.Generator().manual_seed(2)).to(torch.bfloat16)
+    one, thousand = (rotary.angles(torch.full((8,), shift)) for shift in (1, 1000))
+    in_place = raw
+    for _ in range(1000):
+        in_place = rotate(in_place, *one)
+    exact = rotate(raw.double().float(), *thousand)
+    error = (in_place.float() - exact).norm() / exact.norm()
+    ours = (rotate(raw, *thousand).float() - exact).norm() / exact.norm()
+    assert error > 0.3
+    assert ours < 0.01

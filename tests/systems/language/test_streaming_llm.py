@@ -262,6 +262,7 @@ def test_families_without_a_tokenizer_stream_through_the_operator():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_hundred_thousand_tokens_hold_their_memory():
     """One layer, 100,000 single tokens: state bytes and resident memory stay where they are."""
     import psutil
