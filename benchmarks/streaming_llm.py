@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, Cache, DynamicCache, LlamaConfig
 
 from unending.cli.monitor import Sample, plot
 from unending.core import Bound, Exactness, Operator, Session, Spec, Tokens, state
-from unending.io.models import locate
+from unending.io.models import known, locate
 from unending.io.text import standard_text
 from unending.parts import backbones
 from unending.parts.backbones.tiny import tiny_model
@@ -335,6 +335,9 @@ def part_trained_sinks() -> list[Row]:
     }
     rows = []
     for name in BYTE_ARMS:
+        if name not in known():
+            progress(f"{name} is not there: scripts/train_tiny_language.py --only {name}")
+            continue
         implementation = SOFTMAX1 if name == "tiny-bytes-softmax1" else "eager"
         folder = str(locate(name).folder)
         model = (

@@ -78,6 +78,8 @@ def byte_model(name: str) -> LlamaForCausalLM:
         num_hidden_layers=4,
         max_position_embeddings=CONTEXT + (name == "tiny-bytes-sink"),
     )
+    if name == "tiny-bytes-bos":
+        config.bos_token_id = FIRST
     if name == "tiny-bytes-softmax1":
         config.attention_function = SOFTMAX1  # for a reader of config.json: transformers keeps no such entry
     torch.manual_seed(SEED)
