@@ -28,16 +28,8 @@ from unending.core import (
 )
 from unending.core.errors import CapacityError, InputError
 from unending.parts import backbones
-from unending.parts.memory import (
-    KVMemory,
-    MemoryCache,
-    SinksAndWindow,
-    empty,
-    forward,
-    kv_bytes,
-    next_token_losses,
-)
-from unending.parts.reading import Answer, Reading, answers, choose, tokens
+from unending.parts.memory import KVMemory, MemoryCache, SinksAndWindow, empty, kv_bytes
+from unending.parts.reading import Answer, Pass, Reading, answers, choose, tokens
 from unending.parts.reading.naive import offline
 
 __all__ = ["StreamingCache", "StreamingLLM", "StreamingLLMState"]
@@ -240,79 +232,40 @@ class StreamingLLM(Operator[StreamingLLMState]):
             return replace(state, answer=answers.stop(state.answer)), []
         if state.answer.left:
             raise InputError("an answer is in the making: tick until idle, or send Control('interrupt')")
-        work = _Work(self, state)
+        work, answer = self._begin(state), state.answer
         if type(chunk) is Query:
             self._ask(work, chunk)
+            answer = answers.begin(answer)
         else:
-            work.reading, full = tokens.read(state.reading, chunk, self.backbone)
-            work.score(full)
-        return work.done(), work.events
+            work.read(chunk)
+        return self._end(work, answer, state.seed), work.events
 
     def _finish(self, state: StreamingLLMState) -> tuple[StreamingLLMState, list[Event]]:
-        work = _Work(self, state)
+        work = self._begin(state)
         work.flush()
-        return work.done(), work.events
+        return self._end(work, state.answer, state.seed), work.events
 
-    def _ask(self, work: "_Work", query: Query) -> None:
+    def _begin(self, state: StreamingLLMState) -> Pass:
+        backbone = self.backbone
+        cache = MemoryCache.view(state.memory, backbone.rotaries, self.retention, self.frame, backbone.limit)
+        return Pass(backbone, cache, state.logits, state.reading)
+
+    def _end(self, work: Pass, answer: Answer, seed: int) -> StreamingLLMState:
+        return StreamingLLMState(work.cache.memory(), work.logits, work.reading, answer, seed)
+
+    def _ask(self, work: Pass, query: Query) -> None:
         work.flush()
         if query.t is not None:
             work.reading = replace(work.reading, time=np.asarray(query.t, dtype=np.float64))
         turn = self.backbone.encode_turn(query.text, chat=self.chat)
         work.cache.evict_for_space(len(turn) + self.max_new_tokens)
-        work.answer = answers.begin(work.answer)
         for start in range(0, len(turn), self.chunk):
             work.put(turn[start : start + self.chunk])
 
     def _decode(self, state: StreamingLLMState) -> tuple[StreamingLLMState, list[Event]]:
-        work = _Work(self, state)
+        work = self._begin(state)
         token = choose(state.logits, self.temperature, state.seed, state.memory.seen)
-        work.answer, text = answers.take(state.answer, token, self.backbone)
+        answer, text = answers.take(state.answer, token, self.backbone)
         work.put([token])
         now = float(state.reading.time)
-        return work.done(), [Event(Text(text), now, now)] if text else []
-
-
-class _Work:
-    """One step in the making. It has one view on the memory, so that all it writes can be dropped."""
-
-    def __init__(self, operator: StreamingLLM, state: StreamingLLMState) -> None:
-        backbone = operator.backbone
-        self.backbone = backbone
-        self.cache = MemoryCache.view(
-            state.memory, backbone.rotaries, operator.retention, operator.frame, backbone.limit
-        )
-        self.logits, self.reading, self.answer, self.seed = (
-            state.logits,
-            state.reading,
-            state.answer,
-            state.seed,
-        )
-        self.events: list[Event] = []
-
-    def done(self) -> StreamingLLMState:
-        """The state after the step."""
-        return StreamingLLMState(self.cache.memory(), self.logits, self.reading, self.answer, self.seed)
-
-    def put(self, ids: list[int]) -> torch.Tensor:
-        """Read a block of tokens; logits float32 `[n, vocabulary]`."""
-        block = torch.tensor([ids], device=self.backbone.device)
-        scores = forward(self.backbone.module, block, self.cache)[0]
-        self.logits = scores[-1].clone()
-        return scores
-
-    def score(self, full: list[np.ndarray]) -> None:
-        """Read blocks of the stream, `[n, 2]` (id, end time), and give out their losses."""
-        for block in full:
-            before = self.logits[None] if self.cache.seen else None
-            ids = block[:, 0].astype(np.int64)
-            scores = self.put(ids.tolist())
-            targets = torch.from_numpy(ids)[None].to(scores.device)
-            losses = next_token_losses(before, scores[None], targets)[0].cpu().numpy()
-            if len(losses):
-                ends = block[len(block) - len(losses) :, 1]
-                self.events.append(Event(Rows(losses[:, None], ("loss",)), float(ends[0]), float(ends[-1])))
-
-    def flush(self) -> None:
-        """Read all that waits."""
-        self.reading, full = tokens.flush(self.reading, self.backbone)
-        self.score(full)
+        return self._end(work, answer, state.seed), [Event(Text(text), now, now)] if text else []
