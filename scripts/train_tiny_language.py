@@ -5,7 +5,6 @@
 
 import argparse
 import platform
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -60,10 +59,10 @@ CURRICULUM = (
     # until step, keys, values, tokens a row
     (700, 16, 16, 32),
     (900, 32, 32, 32),
-    (1200, 64, 64, 64),
-    (1600, 128, 64, 128),
-    (2100, 256, 64, 256),
-    (3000, 512, 64, 512),
+    (1100, 64, 64, 64),
+    (1300, 128, 64, 128),
+    (1600, 256, 64, 256),
+    (2300, 512, 64, 512),
 )
 BATCH_TOKENS, RECALL_DRILLS = 4096, 4
 RECALL_RECIPE = Recipe(steps=CURRICULUM[-1][0], peak=3e-3, decay=0.01, seed=SEED, bfloat16=True)
@@ -285,7 +284,7 @@ SUMMARIES = {
 }
 
 
-def main() -> int:
+def main() -> None:
     names = (*BYTES, RECALL)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=names, default=names, help="some of the models")
@@ -294,8 +293,7 @@ def main() -> int:
     logging.disable_progress_bar()
     for name in only:
         publish(name, *run(name))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
