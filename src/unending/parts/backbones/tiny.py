@@ -9,7 +9,7 @@ __all__ = ["byte_tokenizer", "tiny_llama", "tiny_model"]
 
 
 def byte_tokenizer(vocabulary: int = 272) -> Any:
-    """A byte-level tokenizer of the ordinary transformers class: a token a byte (not in byte order), two special ones."""
+    """A byte-level tokenizer of the ordinary transformers class: a token a byte (in no byte order), two special."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
