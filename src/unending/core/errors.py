@@ -1,6 +1,7 @@
 """The tree of errors: everything the library raises on purpose derives from `UnendingError`."""
 
 __all__ = [
+    "BusyError",
     "CapacityError",
     "InputError",
     "KindError",
@@ -10,12 +11,17 @@ __all__ = [
     "NoOfflineError",
     "NumericalError",
     "OwnershipError",
+    "SequenceError",
     "SessionClosedError",
+    "SessionExistsError",
+    "SessionNotFoundError",
+    "SessionTakenError",
     "SnapshotCorruptError",
     "SnapshotError",
     "SnapshotForeignError",
     "StateError",
     "StorageError",
+    "StoreCorruptError",
     "SystemNotFoundError",
     "UnendingError",
 ]
@@ -57,6 +63,34 @@ class SessionClosedError(UnendingError, RuntimeError):
     """The session is finished or closed."""
 
 
+class SessionExistsError(UnendingError, ValueError):
+    """A session of this key exists already."""
+
+
+class SessionNotFoundError(UnendingError, LookupError):
+    """There is no session of this key, in memory or in the store."""
+
+
+class SessionTakenError(UnendingError, RuntimeError):
+    """Another connection holds the session, or has taken it over."""
+
+
+class SequenceError(InputError):
+    """A sequence number that does not follow on; `expected` is the one that does."""
+
+    def __init__(self, message: str, expected: int) -> None:
+        super().__init__(message)
+        self.expected = expected
+
+
+class BusyError(UnendingError, RuntimeError):
+    """No room now; `retry_after` seconds say when to try again."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class SnapshotError(UnendingError):
     """A snapshot cannot be used."""
 
@@ -71,6 +105,10 @@ class SnapshotForeignError(SnapshotError, ValueError):
 
 class StorageError(UnendingError, OSError):
     """The disk refused: full, read-only, no permission."""
+
+
+class StoreCorruptError(UnendingError, ValueError):
+    """The store holds a damaged or missing piece of a session; it is not guessed at."""
 
 
 class MissingExtraError(UnendingError, ImportError):

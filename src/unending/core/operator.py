@@ -165,19 +165,23 @@ class Operator(ABC, Generic[S]):
 
     @final
     def step_many(
-        self, states: Sequence[S], chunks: Sequence[Chunk]
+        self, states: Sequence[S], chunks: Sequence[Chunk], width: int = 0
     ) -> list[tuple[S, list[Event]] | Exception]:
-        """Step many sessions at once; where one fails, its entry is the error and its state is alive."""
+        """Step many sessions at once; where one fails, its entry is the error and its state is alive.
+
+        Joint work runs at exactly `width` rows, the rest of them masked, so that a session's bits depend neither on
+        its neighbours nor on how many there are. A width of 0 is as many rows as there are states.
+        """
         for each in states:
             require_alive(each)
-        results = self._step_many(states, chunks)
+        results = self._step_many(states, chunks, width or len(states))
         for old, result in zip(states, results, strict=True):
             if not isinstance(result, Exception):
                 consume(old)
         return results
 
     def _step_many(
-        self, states: Sequence[S], chunks: Sequence[Chunk]
+        self, states: Sequence[S], chunks: Sequence[Chunk], width: int
     ) -> list[tuple[S, list[Event]] | Exception]:
         results: list[tuple[S, list[Event]] | Exception] = []
         for state, chunk in zip(states, chunks, strict=True):

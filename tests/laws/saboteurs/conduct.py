@@ -16,8 +16,8 @@ class Gossip(Running):
     spec = spec("gossip")
     loudness: ClassVar[float] = 1e-2
 
-    def _step_many(self, states, chunks):
-        results = super()._step_many(states, chunks)
+    def _step_many(self, states, chunks, width):
+        results = super()._step_many(states, chunks, width)
         mean = np.mean([state.total for state in states], axis=0)
         return [
             r
@@ -39,8 +39,8 @@ class AllForOne(Running):
 
     spec = spec("all-for-one")
 
-    def _step_many(self, states, chunks):
-        results = super()._step_many(states, chunks)
+    def _step_many(self, states, chunks, width):
+        results = super()._step_many(states, chunks, width)
         failed = next((r for r in results if isinstance(r, UnendingError)), None)
         return [failed for _ in results] if failed else results
 
