@@ -2,17 +2,15 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from time import perf_counter
-from typing import Any, Generic, NamedTuple, Self, TypeVar
-
-import numpy as np
+from typing import Generic, NamedTuple, Self, TypeVar
 
 from unending.core import snapshot
 from unending.core.chunk import TICK, Chunk, Control, Event, Tick
 from unending.core.errors import InputError, SessionClosedError
 from unending.core.meters import Meters
 from unending.core.operator import Operator
+from unending.core.record import Record, pack, unpack
 from unending.core.state import consume, fork, nbytes
 
 __all__ = ["Session"]
@@ -27,16 +25,11 @@ class _Waiting(NamedTuple):
     earlier: "_Waiting | None"
 
 
-class _Record(NamedTuple, Generic[S]):
-    """All that a session is. A step commits by storing one new record, which no signal can split."""
+class _Held(NamedTuple, Generic[S]):
+    """All that a session is. A step commits by storing one new value, which no signal can split."""
 
-    state: S
+    record: Record[S]
     waiting: _Waiting | None
-    in_seq: int
-    out_seq: int
-    ticks: int
-    time: float
-    finished: bool
 
 
 class Session(Generic[S]):
@@ -62,35 +55,28 @@ class Session(Generic[S]):
         self.operator = operator
         self.meters = Meters()
         self._clock = clock
-        self._record: _Record[S] | None = _Record(operator.init(seed), None, 0, 0, 0, 0.0, False)
+        self._held: _Held[S] | None = _Held(Record(operator.init(seed)), None)
         self._interrupted = False
 
-    def _open(self) -> _Record[S]:
-        if self._record is None:
+    def _open(self) -> Record[S]:
+        return self._alive().record
+
+    def _alive(self) -> _Held[S]:
+        if self._held is None:
             raise SessionClosedError("the session is closed; open a new one or resume a snapshot")
-        return self._record
+        return self._held
 
     def _commit(
-        self, old: _Record[S], state: S, events: list[Event], *, chunk: Chunk, finished: bool = False
+        self, old: _Held[S], state: S, events: list[Event], *, chunk: Chunk, finished: bool = False
     ) -> None:
-        numbered = [replace(event, seq=old.out_seq + index) for index, event in enumerate(events)]
-        tick = type(chunk) is Tick
-        arrived = old.time if chunk.t is None else chunk.t
-        self._record = _Record(
-            state,
-            _Waiting(numbered, old.waiting) if numbered else old.waiting,
-            old.in_seq + (not tick and not finished),
-            old.out_seq + len(numbered),
-            old.ticks + tick,
-            arrived + len(chunk) * chunk.period,
-            finished or old.finished,
-        )
-        consume(old.state)
+        record, numbered = old.record.after(chunk, state, events, finished=finished)
+        self._held = _Held(record, _Waiting(numbered, old.waiting) if numbered else old.waiting)
+        consume(old.record.state)
 
     def _advance(self, chunk: Chunk) -> None:
-        old = self._open()
+        old = self._alive()
         began = self._clock()
-        state, events = self.operator.advance(old.state, chunk)
+        state, events = self.operator.advance(old.record.state, chunk)
         self._commit(old, state, events, chunk=chunk)
         meters = self.meters
         meters.latency.add(self._clock() - began)
@@ -150,11 +136,11 @@ class Session(Generic[S]):
 
     def poll(self) -> list[Event]:
         """The outputs that wait, in order. If none waits, pending work is done until one comes; empty means idle."""
-        while (record := self._open()).waiting is None:
+        while (held := self._alive()).waiting is None:
             if not self._tick():
                 return []
-        events = _flatten(record.waiting)
-        self._record = record._replace(waiting=None)
+        events = _flatten(held.waiting)
+        self._held = held._replace(waiting=None)
         return events
 
     def run(self, source: Iterable[Chunk]) -> Iterator[Event]:
@@ -173,8 +159,8 @@ class Session(Generic[S]):
             return
         while self._tick():
             pass
-        old = self._open()
-        state, events = self.operator.advance_to_end(old.state)
+        old = self._alive()
+        state, events = self.operator.advance_to_end(old.record.state)
         self._commit(old, state, events, chunk=TICK, finished=True)
         self.meters.events += len(events)
 
@@ -184,21 +170,21 @@ class Session(Generic[S]):
 
     def fork(self) -> "Session[S]":
         """A second session that continues from here on its own, sharing no memory with this one."""
-        record = self._open()
+        record, waiting = self._alive()
         twin = object.__new__(Session)
         twin.operator, twin.meters, twin._clock = self.operator, Meters(), self._clock
-        twin._record, twin._interrupted = record._replace(state=fork(record.state)), False
+        twin._held, twin._interrupted = _Held(record._replace(state=fork(record.state)), waiting), False
         return twin
 
     def reset(self, seed: int = 0) -> None:
         """Begin a new stream in this session; what was not polled is dropped."""
-        self._record = _Record(self.operator.init(seed), None, 0, 0, 0, 0.0, False)
+        self._held = _Held(Record(self.operator.init(seed)), None)
         self._interrupted = False
         self.meters = Meters()
 
     def close(self) -> None:
         """Drop the state. Further use raises `SessionClosedError`; closing twice is fine."""
-        self._record = None
+        self._held = None
 
     def __enter__(self) -> Self:
         return self
@@ -253,23 +239,8 @@ class Session(Generic[S]):
 
     def snapshot(self) -> bytes:
         """The bytes that `save` writes."""
-        record = self._open()
-        outbox, extra = [], {}
-        for index, event in enumerate(_flatten(record.waiting)):
-            plain, held = event.data.encode()
-            outbox.append(
-                {"data": plain, "t": [event.t_start, event.t_end], "final": event.final, "seq": event.seq}
-            )
-            extra.update({f"outbox.{index}.{name}": array for name, array in held.items()})
-        session: dict[str, Any] = {
-            "in_seq": record.in_seq,
-            "out_seq": record.out_seq,
-            "ticks": record.ticks,
-            "time": record.time,
-            "finished": record.finished,
-            "outbox": outbox,
-        }
-        return snapshot.encode(self.operator, record.state, session, extra)
+        record, waiting = self._alive()
+        return pack(self.operator, record, _flatten(waiting))
 
     @classmethod
     def resume(
@@ -286,21 +257,10 @@ class Session(Generic[S]):
         SnapshotCorruptError, SnapshotForeignError, StorageError
             see `unending.core.snapshot`.
         """
-        name = "the snapshot" if isinstance(source, bytes) else str(source)
-        content = source if isinstance(source, bytes) else snapshot.read(source)
-        state, kept, extra = snapshot.decode(operator, content, name)
-        events = [_event(entry, index, extra) for index, entry in enumerate(kept["outbox"])]
+        record, events, _ = unpack(operator, source)
         self = object.__new__(cls)
         self.operator, self.meters, self._clock, self._interrupted = operator, Meters(), clock, False
-        self._record = _Record(
-            state,
-            _Waiting(events, None) if events else None,
-            kept["in_seq"],
-            kept["out_seq"],
-            kept["ticks"],
-            kept["time"],
-            kept["finished"],
-        )
+        self._held = _Held(record, _Waiting(events, None) if events else None)
         return self
 
 
@@ -310,10 +270,3 @@ def _flatten(waiting: _Waiting | None) -> list[Event]:
         batches.append(waiting.events)
         waiting = waiting.earlier
     return [event for batch in reversed(batches) for event in batch]
-
-
-def _event(entry: dict[str, Any], index: int, extra: dict[str, np.ndarray]) -> Event:
-    prefix = f"outbox.{index}."
-    held = {name.removeprefix(prefix): array for name, array in extra.items() if name.startswith(prefix)}
-    data = Chunk.decode(entry["data"], held)
-    return Event(data, entry["t"][0], entry["t"][1], entry["final"], entry["seq"])
