@@ -1,0 +1,32 @@
+"""What is drawn of a session against its stream position, in bounded memory."""
+
+from dataclasses import dataclass, field
+
+__all__ = ["History"]
+
+LENGTH = 256
+
+
+@dataclass
+class History:
+    """At most `LENGTH` points over the whole stream: when full, every other one goes and the stride doubles.
+
+    A point is `[position, lag, rate, latency, state_bytes]`: stream time, stream time, items a second of compute,
+    seconds, bytes.
+    """
+
+    points: list[list[float]] = field(default_factory=list)
+    stride: int = 1
+    seen: int = 0
+
+    def due(self) -> bool:
+        """Count one step; whether it is one to keep."""
+        self.seen += 1
+        return self.seen % self.stride == 0
+
+    def add(self, point: list[float]) -> None:
+        """Keep a point."""
+        self.points.append(point)
+        if len(self.points) >= LENGTH:
+            self.points = self.points[1::2]
+            self.stride *= 2

@@ -1,0 +1,291 @@
+"""Stores: where sessions survive their process. A directory, or memory for tests and simulation."""
+
+import fcntl
+import os
+import shutil
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from unending.core import snapshot
+from unending.core.errors import SessionNotFoundError, StorageError, StoreCorruptError
+from unending.engine.index import compact, identity, pack_row, seal, typed
+from unending.engine.journal import (
+    Entry,
+    Row,
+    Saved,
+    Store,
+    Stored,
+    Tail,
+    assemble,
+    extend,
+    in_order,
+    needed,
+    retain,
+)
+from unending.engine.recovery import open_index
+
+__all__ = ["DirectoryStore", "Entry", "MemoryStore", "Row", "Store", "Stored"]
+
+
+class DirectoryStore(Store):
+    """Sessions in a directory: an SQLite index with the journals, and a file for each snapshot.
+
+    A commit is one transaction and two synchronous writes, whatever the number of rows. Every row and snapshot has a
+    checksum, and what is found damaged or missing is never guessed at: either the rest suffices, or there is an error.
+
+    Parameters
+    ----------
+    path
+        of the directory, made if it is missing; one process at a time can have it open.
+    keep
+        snapshots kept of each session, at least 1.
+    accept_loss
+        open the directory although commits or whole sessions are known to be missing from it; they are named in
+        `faults`, and what the index was is kept as `index.sqlite.damaged`.
+
+    Attributes
+    ----------
+    faults
+        what was found damaged when the directory was opened.
+
+    Raises
+    ------
+    StorageError
+        if the disk refuses, or another process has the directory open.
+    StoreCorruptError
+        if commits or whole sessions are missing, with their number.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], keep: int = 2, *, accept_loss: bool = False) -> None:
+        if keep < 1:
+            raise ValueError(f"keep is {keep}, accepted is a number of snapshots from 1")
+        self.path = Path(path)
+        self.faults: list[str] = []
+        self._keep = keep
+        self._bad: dict[str, set[Saved]] = {}
+        self._open = True
+        self._snapshots = self.path / "snapshots"
+        with typed(str(self.path)):
+            self._snapshots.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._take_lock()
+            self._index, self.faults = open_index(self.path, accept_loss)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        with suppress(OSError):
+            self._sweep()
+
+    def _take_lock(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StorageError(
+                f"{self.path} is in use by another engine; a store belongs to one at a time"
+            ) from error
+
+    def _sweep(self) -> None:
+        """Remove folders that a `drop` left when it was cut off; after a loss they are only set aside."""
+        known = {identity(key).hex() for key in (*self._index.tails, *self._index.damaged.values())}
+        for folder in self._snapshots.iterdir():
+            if folder.name not in known and folder.suffix != ".lost":
+                if self.faults:
+                    folder.rename(folder.with_suffix(".lost"))
+                else:
+                    shutil.rmtree(folder)
+
+    def commit(self, rows: Sequence[Row]) -> None:
+        for key in {row.key for row in rows}:
+            self._require_sound(key)
+        tails, fresh = extend(self._index.tails, rows, self._find)
+        if fresh:
+            packed = [pack_row(row) for row in fresh]
+
+            def work(db: sqlite3.Connection) -> Mapping[str, Tail]:
+                db.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?)", packed)
+                return tails
+
+            self._index.change(work)
+
+    def _find(self, key: str, index: int) -> Row | None:
+        return next((row for _, row in self._index.rows(key, index)), None)
+
+    def save(self, key: str, index: int, in_seq: int, content: bytes) -> None:
+        old = self._tail(key)
+        checksum = seal(key, index, in_seq, content=content).hex()
+        saved = Saved(index, in_seq, len(content), checksum)
+        tail = retain(key, old, saved, self._keep, self._bad.get(key, set()))
+        if saved not in tail.snapshots:
+            return
+        path = self._file(key, saved)
+        with typed(str(path)):
+            if not path.parent.exists():
+                path.parent.mkdir()
+                _sync_folder(self._snapshots)
+        snapshot.write(path, content)
+        try:
+            self._index.change(lambda db: {key: compact(db, key, tail)})
+        except BaseException:
+            if saved not in old.snapshots:
+                path.unlink(missing_ok=True)
+            raise
+        self._bad.pop(key, None)
+        kept = {self._file(key, each) for each in tail.snapshots}
+        with suppress(OSError):
+            for file in path.parent.iterdir():
+                if file not in kept:
+                    file.unlink()
+
+    def load(self, key: str) -> Stored:
+        tail = self._tail(key)
+        rows, snapshots, faults = [], [], []
+        for index, row in self._index.rows(key):
+            if row is None:
+                faults.append(f"row {index} of session {key!r} is damaged")
+            else:
+                rows.append(row)
+        for saved in tail.snapshots:
+            if (content := self._content(key, saved)) is None:
+                faults.append(f"the snapshot of session {key!r} at row {saved.index} is damaged or missing")
+            else:
+                snapshots.append((saved.index, saved.in_seq, content))
+        stored = assemble(key, tail, rows, snapshots, faults)
+        usable = {index for index, _, _ in stored.snapshots}
+        self._bad[key] = {saved for saved in tail.snapshots if saved.index not in usable}
+        return stored
+
+    def _content(self, key: str, saved: Saved) -> bytes | None:
+        try:
+            content = self._file(key, saved).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StorageError(f"cannot read {self._file(key, saved)}: {error.strerror or error}") from error
+        intact = seal(key, saved.index, saved.in_seq, content=content).hex() == saved.seal
+        return content if intact else None
+
+    def keys(self) -> list[Entry]:
+        self._require_open()
+        damaged = [Entry(key, "damaged", 0, 0) for key in self._index.damaged.values()]
+        return in_order(damaged + [tail.entry(key) for key, tail in self._index.tails.items()])
+
+    def drop(self, key: str) -> None:
+        self._require_open()
+        if key not in self._index.tails and identity(key) not in self._index.damaged:
+            return
+
+        def work(db: sqlite3.Connection) -> Mapping[str, None]:
+            db.execute("DELETE FROM journal WHERE session = ?", (identity(key),))
+            return {key: None}
+
+        self._index.change(work)
+        self._bad.pop(key, None)
+        shutil.rmtree(self._folder(key), ignore_errors=True)
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._index.close()
+            os.close(self._lock)
+
+    def _require_open(self) -> None:
+        if not self._open:
+            raise StorageError(f"the store in {self.path} is closed")
+
+    def _require_sound(self, key: str) -> None:
+        self._require_open()
+        if self._index.damaged and identity(key) in self._index.damaged:
+            raise StoreCorruptError(f"the record of session {key!r} is damaged")
+
+    def _tail(self, key: str) -> Tail:
+        self._require_sound(key)
+        if (tail := self._index.tails.get(key)) is None:
+            raise SessionNotFoundError(f"the store has no session {key!r}")
+        return tail
+
+    def _folder(self, key: str) -> Path:
+        return self._snapshots / identity(key).hex()
+
+    def _file(self, key: str, saved: Saved) -> Path:
+        return self._folder(key) / f"{saved.index}-{saved.seal[:16]}.safetensors"
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class MemoryStore(Store):
+    """The same in memory, for tests and simulation: it survives `crash`, not the process.
+
+    Parameters
+    ----------
+    keep
+        snapshots kept of each session, at least 1.
+    """
+
+    def __init__(self, keep: int = 2) -> None:
+        self._keep = keep
+        self._open = True
+        self._tails: dict[str, Tail] = {}
+        self._rows: dict[str, dict[int, Row]] = {}
+        self._snapshots: dict[str, dict[Saved, bytes]] = {}
+
+    def crash(self) -> "MemoryStore":
+        """What a new process finds: all that was committed. This store is closed, whoever still holds it."""
+        self._require_open()
+        found = MemoryStore(self._keep)
+        found._tails, found._rows, found._snapshots = self._tails, self._rows, self._snapshots
+        self.close()
+        return found
+
+    def commit(self, rows: Sequence[Row]) -> None:
+        self._require_open()
+        tails, fresh = extend(self._tails, rows, lambda key, index: self._rows[key].get(index))
+        self._tails |= tails
+        for row in fresh:
+            self._rows.setdefault(row.key, {})[row.index] = row
+
+    def save(self, key: str, index: int, in_seq: int, content: bytes) -> None:
+        saved = Saved(index, in_seq, len(content), seal(key, index, in_seq, content=content).hex())
+        tail = retain(key, self._tail(key), saved, self._keep, set())
+        held = self._snapshots.get(key, {}) | {saved: bytes(content)}
+        self._snapshots[key] = {each: held[each] for each in tail.snapshots}
+        rows = [row for row in self._rows[key].values() if needed(row, tail.base, tail.base_in)]
+        self._rows[key] = {row.index: row for row in rows}
+        size = sum(len(row.content) for row in rows)
+        self._tails[key] = replace(tail, kept=len(rows), size=size)
+
+    def load(self, key: str) -> Stored:
+        tail = self._tail(key)
+        snapshots = [(each.index, each.in_seq, self._snapshots[key][each]) for each in tail.snapshots]
+        return assemble(key, tail, list(self._rows[key].values()), snapshots, [])
+
+    def keys(self) -> list[Entry]:
+        self._require_open()
+        return in_order([tail.entry(key) for key, tail in self._tails.items()])
+
+    def drop(self, key: str) -> None:
+        self._require_open()
+        for held in (self._tails, self._rows, self._snapshots):
+            held.pop(key, None)
+
+    def close(self) -> None:
+        self._open = False
+
+    def _require_open(self) -> None:
+        if not self._open:
+            raise StorageError("the store is closed")
+
+    def _tail(self, key: str) -> Tail:
+        self._require_open()
+        if key not in self._tails:
+            raise SessionNotFoundError(f"the store has no session {key!r}")
+        return self._tails[key]

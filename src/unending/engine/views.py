@@ -1,0 +1,73 @@
+"""What can be seen of a session from outside, in plain values."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from unending.engine.entry import Entry
+from unending.engine.floor import Floor
+
+__all__ = ["SessionView", "view"]
+
+
+@dataclass(frozen=True)
+class SessionView:
+    """One session at one moment. `position`, `lag` are stream time; `rate` is items a second of compute."""
+
+    key: str
+    system: str
+    status: str
+    """`running`, `idle`, `waiting` (for a slot), `parked` (in the store), `finished` or `failed`."""
+    held: bool
+    position: float
+    in_seq: int
+    out_seq: int
+    acknowledged: int
+    ticks: int
+    queued_bytes: int
+    outbox_bytes: int
+    state_bytes: int
+    lag: float
+    rate: float
+    latency_p50: float
+    """Seconds from the arrival of an input to the end of its step."""
+    latency_p99: float
+    shed: int
+    faults: int
+    history: tuple[tuple[float, ...], ...]
+    """Points of position, lag, rate, latency and state bytes, at most 256."""
+
+
+def _status(floor: Floor[Any], entry: Entry[Any]) -> str:
+    if entry.failed:
+        return "failed"
+    if entry.record is None:
+        return "waiting" if entry.waiting or entry.slot >= 0 else "parked"
+    if entry.record.finished:
+        return "finished"
+    return "idle" if floor.is_idle(entry) else "running"
+
+
+def view(floor: Floor[Any], entry: Entry[Any], system: str) -> SessionView:
+    """What is seen of a session now."""
+    record = entry.record
+    return SessionView(
+        key=entry.key,
+        system=system,
+        status=_status(floor, entry),
+        held=entry.held,
+        position=entry.time,
+        in_seq=entry.accepted,
+        out_seq=record.out_seq if record else entry.delivered,
+        acknowledged=entry.acknowledged,
+        ticks=record.ticks if record else 0,
+        queued_bytes=entry.queued_bytes,
+        outbox_bytes=entry.outbox_bytes,
+        state_bytes=entry.state_bytes,
+        lag=entry.lag,
+        rate=entry.items / entry.seconds if entry.seconds else 0.0,
+        latency_p50=entry.latency.percentile(50),
+        latency_p99=entry.latency.percentile(99),
+        shed=entry.shed,
+        faults=entry.faults,
+        history=tuple(tuple(point) for point in entry.history.points),
+    )
