@@ -1,54 +1,21 @@
 """A whole engine from one seed: its scheduler, store, threads, clients and clock, with everything that can go wrong."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
-from unending.core import Chunk, Event, Query, Tokens, random
+from unending.core import random
 from unending.core.errors import StorageError, UnendingError
-from unending.engine import jobs, notices
+from unending.engine import jobs
 from unending.engine.faults import FaultyStore
 from unending.engine.limits import LATE, Limits
 from unending.engine.scheduler import Scheduler
+from unending.engine.simulated_client import SEED, Client, script
 from unending.engine.steps import run
 from unending.engine.store import MemoryStore
 from unending.engine.verdict import unexplained
 from unending.engine.witness import Witness
 
-__all__ = ["Client", "World", "simulate"]
-
-
-@dataclass
-class Client:
-    """A user who pushes a script of input, loses his connection, comes back, and keeps all that he got."""
-
-    key: str
-    script: list[Chunk | None]
-    held: bool = False
-    waiting: bool = False
-    accepted: int = 0
-    """Inputs that were acknowledged as durable."""
-    sent: int = 0
-    outputs: dict[int, Event] = field(default_factory=dict)
-    told: int = 0
-    """Outputs acknowledged."""
-    interrupts: int = 0
-    existing: bool = False
-    served: bool = False
-    doubled: str = ""
-
-    @property
-    def done(self) -> bool:
-        """Whether all was pushed and acknowledged."""
-        return self.accepted >= len(self.script)
-
-    def take(self, event: Event) -> None:
-        """Keep an output; one that comes twice must not have changed, and none may be skipped."""
-        known = self.outputs.get(event.seq)
-        if known is None and event.seq != len(self.outputs):
-            self.doubled = f"output {event.seq} came when {len(self.outputs)} was due"
-        if known is not None:
-            self.doubled = f"output {event.seq} came again although the client had said that it has it"
-        self.outputs[event.seq] = event
+__all__ = ["World", "simulate"]
 
 
 class World:
@@ -61,9 +28,13 @@ class World:
     trouble
         how often a thing goes wrong: the chance of a failure for each step and each operation of the store, and a
         tenth of it for a crash of the process at each turn.
+    mode
+        whether an operation of the store that fails was done or not; by chance if None.
     """
 
-    def __init__(self, seed: int, trouble: float = 0.05) -> None:
+    def __init__(
+        self, seed: int, trouble: float = 0.05, mode: Literal["before", "after"] | None = None
+    ) -> None:
         self.rng = random.philox(seed, 0)
         self.trouble = trouble if self.rng.random() < 0.8 else 0.0
         self.now = 0.0
@@ -81,42 +52,40 @@ class World:
             turn=float(self.rng.choice([0.0, 1.0])),
         )
         self.store = MemoryStore(keep=int(self.rng.integers(1, 3)))
-        self.clients = [self._client(index) for index in range(int(self.rng.integers(1, 7)))]
+        self.clients = [
+            Client(f"client {index}", script(self.rng)) for index in range(int(self.rng.integers(1, 7)))
+        ]
         self.dropped: dict[str, dict[int, int]] = {client.key: {} for client in self.clients}
         self.counts = {"crashes": 0, "faults": 0, "turns": 0, "parked": 0, "restored": 0, "shed": 0}
         self.calm = False
+        self._mode = mode
+        self.fails: Callable[[str], bool] | None = None
+        """Says of each `step` and each operation of the store whether it fails; by chance if None."""
         self._begin()
-
-    def _client(self, index: int) -> Client:
-        script: list[Chunk | None] = []
-        for _ in range(int(self.rng.integers(1, 12))):
-            if self.rng.random() < 0.25:
-                script.append(Query("?" * int(self.rng.integers(1, 4))))
-            else:
-                count = int(self.rng.choice([1, 2, 5, 300], p=[0.3, 0.3, 0.3, 0.1]))
-                tokens = self.rng.integers(0, 1000, count)
-                if self.rng.random() < 0.1:  # the operator refuses it, but only when it gets there
-                    tokens[-1] = 1 << 40
-                script.append(Tokens(tokens))
-        return Client(f"client {index}", [*script, None] if self.rng.random() < 0.7 else script)
 
     def _begin(self) -> None:
         """A fresh process on what the last one left."""
         self.scheduler: Scheduler[Any] = Scheduler(self.operator, self.limits, lambda: self.now, stored=True)
-        self.faulty = FaultyStore(
-            self.store, lambda n, operation: self._fails(), "before" if self.rng.random() < 0.5 else "after"
-        )
+        chance: Literal["before", "after"] = "before" if self.rng.random() < 0.5 else "after"
+        self.mode: Literal["before", "after"] = self._mode or chance
+        self.faulty = FaultyStore(self.store, lambda n, operation: self._fails(operation), self.mode)
         known = self.store.keys()
         self.scheduler.recover(entry.key for entry in known)
         self.step: Any = None
         self.commit: jobs.Commit | None = None
         self.job: jobs.Job | None = None
         for client in self.clients:
-            client.held = client.waiting = False
-            client.sent = client.accepted
+            client.forget_connection()
 
-    def _fails(self) -> bool:
+    def _fails(self, operation: str) -> bool:
+        if self.fails is not None:
+            return not self.calm and self.fails(operation)
         return not self.calm and bool(self.rng.random() < self.trouble)
+
+    def cut(self) -> None:
+        """Every client loses its connection, in whatever it does."""
+        for client in self.clients:
+            client.leave(self.scheduler)
 
     def turn(self) -> None:
         """One thing happens."""
@@ -132,9 +101,11 @@ class World:
             case 2:
                 self._job()
             case _:
-                self._act(self.clients[int(self.rng.integers(len(self.clients)))])
+                client = self.clients[int(self.rng.integers(len(self.clients)))]
+                client.act(self.scheduler, 0 if self.calm else int(self.rng.integers(8)))
         while self.scheduler.notices:
-            self._hear(self.scheduler.notices.popleft())
+            notice = self.scheduler.notices.popleft()
+            next(each for each in self.clients if each.key == notice.key).hear(notice)
         return None
 
     def crash(self) -> None:
@@ -159,7 +130,7 @@ class World:
             self.step = self.scheduler.step_work() or None
             return
         batch, self.step = self.step, None
-        if self._fails():  # the state must be as it was: the work is not done at all
+        if self._fails("step"):  # the state must be as it was: the work is not done at all
             return self.scheduler.stepped(batch, [RuntimeError("a step fails on purpose")] * len(batch))
         self.scheduler.stepped(batch, run(self.operator, batch, self.limits.slots))
         return None
@@ -183,11 +154,7 @@ class World:
         try:
             outcome = jobs.perform(job, self.operator, self.faulty)
         except (UnendingError, OSError) as error:
-            if (
-                isinstance(job, jobs.Commit)
-                and self.faulty._mode == "after"
-                and isinstance(error, StorageError)
-            ):
+            if isinstance(job, jobs.Commit) and self.mode == "after" and isinstance(error, StorageError):
                 self._note(job)
             return error
         if isinstance(job, jobs.Commit):
@@ -202,67 +169,10 @@ class World:
             elif row.kind == "input" and row.content == jobs.SHED:
                 self.dropped[row.key][row.seq] = 0
 
-    def _act(self, client: Client) -> None:
-        key = client.key
-        try:
-            if client.waiting or client.served:
-                return
-            if not client.held:
-                client.held = client.waiting = True
-                if client.existing or key in self.scheduler.entries:
-                    self.scheduler.resume(
-                        key, len(client.outputs) - 1 if client.outputs else None, take_over=True
-                    )
-                else:
-                    self.scheduler.open(key, seed=7)
-                return
-            if (
-                client.held
-                and client.outputs
-                and self.scheduler.entries[key].delivered >= len(client.outputs)
-            ):
-                self.scheduler.acknowledge(key, len(client.outputs) - 1)
-            match int(self.rng.integers(8)) if not self.calm else 0:
-                case 0 | 1 | 2 | 3 if client.sent < len(client.script):
-                    number = self.scheduler.push(key, client.script[client.sent], client.sent + 1)
-                    client.sent = max(client.sent, number)
-                case 4 if client.told < len(client.outputs):
-                    client.told = len(client.outputs)
-                case 5:
-                    client.interrupts += 1
-                    self.scheduler.interrupt(key)
-                case 6:
-                    self.scheduler.ask(key, "save")
-                case 7:
-                    client.held = False
-                    self.scheduler.release(key)
-                    client.sent = client.accepted
-        except UnendingError as error:
-            if client.waiting:
-                client.held = client.waiting = False
-            if type(error).__name__ == "SequenceError" and client.held:
-                client.sent = client.accepted
-                client.held = False
-                self.scheduler.release(key)
-
-    def _hear(self, notice: notices.Notice) -> None:
-        client = next(each for each in self.clients if each.key == notice.key)
-        match notice:
-            case notices.Ready():
-                client.waiting, client.existing = False, True
-                client.sent = client.accepted  # all it knows; what went in beyond that is sent once more
-            case notices.Failed():
-                client.held = client.waiting = False
-            case notices.Acknowledged():
-                client.accepted = max(client.accepted, notice.seq)
-                client.existing = True
-            case notices.Delivered() if client.held:
-                client.take(notice.event)
-
     def wrong(self) -> list[str]:
         """Broken invariants now."""
         found = self.scheduler.check()
-        found += [f"{client.key}: {client.doubled}" for client in self.clients if client.doubled]
+        found += [f"{client.key}: {client.complaint}" for client in self.clients if client.complaint]
         for client in self.clients:
             entry = self.scheduler.entries.get(client.key)
             if entry is not None and entry.known and entry.accepted < client.accepted:
@@ -278,9 +188,8 @@ class World:
             self.turn()
             for client in self.clients:
                 if not client.served and self._satisfied(client):
+                    client.leave(self.scheduler)
                     client.served = True
-                    client.held = False
-                    self.scheduler.release(client.key)
             if all(client.served for client in self.clients):
                 return
 
@@ -311,7 +220,7 @@ class World:
                 )
             story = unexplained(
                 self.operator,
-                7,
+                SEED,
                 client.script,
                 client.outputs,
                 dropped=self.dropped[client.key],

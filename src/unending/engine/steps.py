@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 from unending.core import TICK, Event, Operator, nbytes
 from unending.core.errors import InputError
 from unending.core.record import Record
-from unending.engine.entry import INTERRUPT, Entry, Output, Work, size_of
+from unending.engine.entry import INTERRUPT, Entry, Input, Output, Work, size_of
 from unending.engine.floor import Floor
 from unending.engine.notices import Acknowledged, Refused
 from unending.engine.residence import Residence
@@ -101,28 +101,26 @@ class Steps(Generic[S]):
         if entry.failed or (entry.outbox_bytes > limits.outbox_bytes and not entry.replaying):
             return None
         while True:
-            head = entry.queue[0] if entry.queue else None
-            if (
-                head is not None
-                and head.due < now
-                and not head.taken
-                and limits.late == "shed"
-                and not head.shed
-            ):
+            work = entry.choose(self.floor.operator, self.piece, self.floor.operator.hop)
+            if work is not None and work.row in ("refuse", "shed", "skip"):
+                if work.row != "skip":
+                    entry.forced.popleft()
+                entry.pop()
+            elif work is not None and work.count and self._is_late(entry.queue[0], now):
+                seq = entry.queue[0].seq
                 entry.shed += 1
                 self.floor.counters.shed += 1
                 self._skip(entry, "shed")
-                self.floor.tell(entry, Acknowledged(entry.key, head.seq, shed=True))
-                continue
-            work = entry.choose(self.floor.operator, self.piece, self.floor.operator.hop)
-            if work is None or work.row not in ("refuse", "shed", "skip"):
+                self.floor.tell(entry, Acknowledged(entry.key, seq, shed=True))
+            else:
                 break
-            if work.row != "skip":
-                entry.forced.popleft()
-            entry.pop()
         if work is not None and work.chunk is not None and limits.gather and self._gathers(entry, work, now):
             return None
         return work
+
+    def _is_late(self, oldest: Input, now: float) -> bool:
+        """Whether the next input has missed its deadline, where that means it is dropped."""
+        return self.floor.limits.late == "shed" and oldest.due < now and not oldest.taken
 
     def _gathers(self, entry: Entry[S], work: Work, now: float) -> bool:
         """Whether less than a hop is there and more may still come in time."""
