@@ -133,14 +133,19 @@ def judge(folder: Path, history: History) -> str:
 
 
 def _loaded(store: DirectoryStore, history: History, key: str) -> Stored:
-    stored, wanted = store.load(key), history.stored[key]
-    if not stored.faults:
-        _require(stored == wanted, f"{key!r} differs and no fault is named")
-    _require(all(each in wanted.snapshots for each in stored.snapshots), f"{key!r} has another snapshot")
-    base, base_in = stored.snapshots[-1][:2] if stored.snapshots else (0, 0)
-    enough = [r for r in wanted.rows if r.index >= base or (r.kind == "input" and r.seq > base_in)]
-    _require(stored.rows in (enough, wanted.rows), f"{key!r} has other rows")
-    return stored
+    found = store.load(key)
+    _require_same(found, history.stored[key], f"{key!r} as found")
+    return found
+
+
+def _require_same(found: Stored, wanted: Stored, what: str) -> None:
+    """The same, or a named fault and what the snapshots that are left need to restore the same."""
+    same = (found.snapshots, found.rows) == (wanted.snapshots, wanted.rows)
+    _require(same or found.faults != wanted.faults, f"{what} differs and no fault is named")
+    _require(all(each in wanted.snapshots for each in found.snapshots), f"{what} has another snapshot")
+    base, base_in = found.snapshots[-1][:2] if found.snapshots else (0, 0)
+    enough = [row for row in wanted.rows if row.index >= base or (row.kind == "input" and row.seq > base_in)]
+    _require(found.rows in (enough, wanted.rows), f"{what} has other rows")
 
 
 def _go_on(store: DirectoryStore, history: History, loaded: dict[str, Stored]) -> dict[str, Stored]:
@@ -153,9 +158,7 @@ def _go_on(store: DirectoryStore, history: History, loaded: dict[str, Stored]) -
             again = store.load(key)
         except StoreCorruptError:
             continue
-        _require(
-            (again.snapshots, again.rows) == (stored.snapshots, [*stored.rows, row]), f"{key!r} grew askew"
-        )
+        _require_same(again, Stored(stored.snapshots, [*stored.rows, row], stored.faults), f"{key!r} grown")
         grown[key] = again
     return grown
 
@@ -171,9 +174,7 @@ def _judge_again(folder: Path, grown: dict[str, Stored]) -> None:
                 again = store.load(key)
             except StoreCorruptError:
                 continue
-            _require(
-                (again.snapshots, again.rows) == (stored.snapshots, stored.rows), f"{key!r} reopens askew"
-            )
+            _require_same(again, stored, f"{key!r} reopened")
     finally:
         store.close()
 

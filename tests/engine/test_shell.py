@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from itertools import count
 from typing import Any
 
 import pytest
@@ -416,7 +417,7 @@ def test_small_input_gathers_to_a_hop() -> None:
 
 def test_views_hold_the_curve_of_a_session() -> None:
     async def main() -> None:
-        async with engine() as eng:
+        async with engine(clock=map(float, count()).__next__) as eng:
             stream = await eng.open("a")
             for _ in range(600):
                 await stream.push(Tokens([1, 2, 3, 4]))

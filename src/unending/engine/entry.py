@@ -22,10 +22,11 @@ def size_of(chunk: Chunk | None) -> int:
     """Bytes that a chunk is counted for: its arrays and texts, and something for the rest."""
     total = 64
     if chunk is not None:
-        for value in vars(chunk).values():
-            if isinstance(value, np.ndarray):
+        for value in chunk.__dict__.values():
+            kind = type(value)
+            if kind is np.ndarray:
                 total += value.nbytes
-            elif isinstance(value, str):
+            elif kind is str:
                 total += len(value)
     return total
 
@@ -91,6 +92,10 @@ class Entry(Generic[S]):
     lsn: int = 0
     outbox: deque[Output] = field(default_factory=deque)
     outbox_bytes: int = 0
+    made: int = 0
+    """Outputs so far, known also while the session is parked."""
+    over: bool = False
+    """Whether the end of the stream was worked off."""
     delivered: int = 0
     """Number of the next output to hand out."""
     acknowledged: int = 0

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 __all__ = ["History"]
 
 LENGTH = 256
+GAP = 0.1
+"""Seconds between two points at least."""
 
 
 @dataclass
@@ -18,11 +20,15 @@ class History:
     points: list[list[float]] = field(default_factory=list)
     stride: int = 1
     seen: int = 0
+    next_at: float = 0.0
 
-    def due(self) -> bool:
-        """Count one step; whether it is one to keep."""
+    def due(self, now: float) -> bool:
+        """Count one step at `now` seconds; whether it is one to keep."""
         self.seen += 1
-        return self.seen % self.stride == 0
+        if self.seen % self.stride or now < self.next_at:
+            return False
+        self.next_at = now + GAP
+        return True
 
     def add(self, point: list[float]) -> None:
         """Keep a point."""

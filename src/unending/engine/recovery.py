@@ -95,7 +95,7 @@ def _survey(db: sqlite3.Connection, number: int | None) -> _Survey:
     if schema != SCHEMA or version != FORMAT:
         raise StoreCorruptError(f"the index is damaged, or not one of format {FORMAT}")
     try:
-        told = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
+        told = str(db.execute("PRAGMA integrity_check(1)").fetchone()[0])
         found.unsound = "" if told == "ok" else " ".join(told.split())
     except UNREADABLE as error:
         found.unsound = str(error)
@@ -150,12 +150,8 @@ def _rebuild(db: sqlite3.Connection, path: Path, found: _Survey) -> None:
         copy.executemany(
             "INSERT OR IGNORE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", found.records
         )
-        for name, *_ in found.records:
-            for order in ("ASC", "DESC"):  # from both ends up to what cannot be read
-                copy.executemany(
-                    "INSERT OR IGNORE INTO journal VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    _readable(db, f"SELECT * FROM journal WHERE session = ? ORDER BY idx {order}", name),
-                )
+        names = dict.fromkeys(record[0] for record in found.records)
+        copy.executemany("INSERT OR IGNORE INTO journal VALUES (?, ?, ?, ?, ?, ?, ?)", _readable(db, names))
         digest = combine(record[-1] for record in found.records)
         write_summary(copy, found.commits, len(found.records), digest)
         copy.execute("COMMIT")
@@ -166,6 +162,12 @@ def _rebuild(db: sqlite3.Connection, path: Path, found: _Survey) -> None:
     os.replace(new, path)
 
 
-def _readable(db: sqlite3.Connection, statement: str, *values: Any) -> Iterator[tuple[Any, ...]]:
-    with suppress(*UNREADABLE):
-        yield from db.execute(statement, values)
+def _readable(db: sqlite3.Connection, names: dict[Any, None]) -> Iterator[tuple[Any, ...]]:
+    """Journal rows of these sessions, however they can be got at: all through and one by one, from both ends."""
+    for order in ("ASC", "DESC"):
+        every, end = "SELECT * FROM journal", f"ORDER BY session {order}, idx {order}"
+        with suppress(*UNREADABLE):
+            yield from (row for row in db.execute(f"{every} {end}") if row[0] in names)
+        for name in names:
+            with suppress(*UNREADABLE):
+                yield from db.execute(f"{every} WHERE session = ? {end}", (name,))

@@ -18,6 +18,8 @@ __all__ = ["Residence"]
 
 RETRY = 0.2
 """Seconds after which the store is asked again for a session that it refused to give."""
+LOOK = 0.02
+"""Seconds after which another look is taken for who may give up a slot, while somebody waits."""
 
 S = TypeVar("S")
 
@@ -38,7 +40,8 @@ class Residence(Generic[S]):
     @property
     def wake(self) -> float:
         """When to look for work again although nothing happens."""
-        return min(self._again.values(), default=inf)
+        looking = self.floor.clock() + LOOK if len(self._waiting) > self._parking else inf
+        return min(looking, *self._again.values()) if self._again else looking
 
     def seek(self, entry: Entry[S], *, new: bool) -> None:
         """Find the session a slot and bring it to memory; with `new`, only if that can be done without delay.
@@ -160,6 +163,8 @@ class Residence(Generic[S]):
         for entry in [each for each, at in self._again.items() if at <= now]:
             del self._again[entry]
             self.seek(entry, new=False)
+        if self._waiting:
+            self.relieve()
         for index, (lsn, job) in enumerate(self._jobs):
             if lsn <= self.floor.journal.durable:
                 del self._jobs[index]

@@ -17,6 +17,7 @@ S = TypeVar("S")
 def fill(entry: Entry[S], record: Record[S], outbox: Sequence[Event]) -> None:
     """Put a record and its kept outputs into a session."""
     entry.record = record
+    entry.made, entry.over = record.out_seq, record.finished
     entry.outbox.extend(Output(event, 0, size_of(event.data)) for event in outbox)
     entry.outbox_bytes = sum(each.size for each in entry.outbox)
     first = outbox[0].seq if outbox else record.out_seq

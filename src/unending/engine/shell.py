@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from math import inf
 from threading import Lock
 from time import perf_counter
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from unending.core import Event, Operator
 from unending.core.errors import SessionClosedError, SessionExistsError, SessionTakenError
@@ -24,7 +24,6 @@ from unending.engine.views import SessionView, view
 
 __all__ = ["Engine"]
 
-T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _CHECK_EVERY = 1.0
 """Seconds between two checks of the invariants while there is nothing else to do."""
@@ -77,6 +76,7 @@ class Engine:
         self._threads: list[ThreadPoolExecutor] = []
         self._timer: asyncio.TimerHandle | None = None
         self._checked = -inf
+        self._due = False
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -237,24 +237,27 @@ class Engine:
     def at_end(self, key: str) -> bool:
         """Whether a session is finished and all of its outputs were handed out."""
         entry = self.scheduler.floor.find(key)
-        return entry.record is not None and entry.record.finished and entry.delivered >= entry.record.out_seq
+        return entry.over and entry.delivered >= entry.made
 
     def at_rest(self, key: str) -> bool:
         """Whether a session has nothing left to do and nothing left to hand out."""
         floor = self.scheduler.floor
         entry = floor.find(key)
-        if entry.record is None:
-            return not (entry.queue or entry.waiting or entry.job)
-        stuck = bool(entry.failed)
-        return (stuck or floor.is_idle(entry)) and entry.delivered >= entry.record.out_seq
+        if entry.record is None and not entry.failed:
+            resting = not (entry.queue or entry.waiting or entry.job)
+        else:
+            resting = bool(entry.failed) or floor.is_idle(entry)
+        return resting and entry.delivered >= entry.made
 
-    async def pumped(self, waiting: Awaitable[T]) -> T:
-        """Get the work going, then wait."""
-        self.pump()
-        return await waiting
+    def pump_soon(self) -> None:
+        """Pump once, after everybody who can run now has had his say: their input goes into one step."""
+        if not self._due:
+            self._due = True
+            self._loop.call_soon(self.pump)
 
     def pump(self) -> None:
         """Tell what there is to tell, and hand out what work there is."""
+        self._due = False
         scheduler = self.scheduler
         if batch := scheduler.step_work():
             width = scheduler.residence.seats.total
@@ -289,7 +292,7 @@ class Engine:
 
         def done(finished: "asyncio.Future[Any]") -> None:
             then(finished.result())
-            self.pump()
+            self.pump_soon()
 
         future.add_done_callback(done)
 

@@ -189,6 +189,7 @@ class Steps(Generic[S]):
         elif work.count and work.chunk is not None and _repeats(entry):
             entry.forced.popleft()
         entry.record = record._replace(in_seq=old.in_seq)
+        entry.made, entry.over = record.out_seq, record.finished
         self._take(entry, work, now)
         entry.since = entry.since + 1 if chunk is TICK else 0
         entry.failures = 0
@@ -196,7 +197,7 @@ class Steps(Generic[S]):
         entry.steps += 1
         self._emit(entry, numbered)
         entry.items += len(chunk)
-        if entry.history.due():
+        if entry.history.due(now):
             self._draw(entry)
 
     def _take(self, entry: Entry[S], work: Work, now: float) -> None:

@@ -51,8 +51,7 @@ class Stream:
     @property
     def out_seq(self) -> int:
         """Outputs made so far."""
-        entry = self._engine.scheduler.floor.find(self.key)
-        return entry.record.out_seq if entry.record else entry.delivered
+        return self._engine.scheduler.floor.find(self.key).made
 
     @property
     def finished(self) -> bool:
@@ -97,20 +96,20 @@ class Stream:
                 except BusyError as busy:
                     if busy.retry_after:
                         raise
-                    await self._engine.pumped(self._wait())
+                    await self._wait()
         receipt: asyncio.Future[Receipt] | None = None
         dropped = entry.shed > before
         if entry.durable < number:
             receipt = asyncio.get_running_loop().create_future()
             self._receipts.setdefault(number, []).append(receipt)
-        self._engine.pump()
+        self._engine.pump_soon()
         return Receipt(number, dropped) if receipt is None else await receipt
 
     async def interrupt(self) -> None:
         """Stop the pending work (an answer in the making) between two ticks."""
         self._require_open()
         self._engine.scheduler.interrupt(self.key)
-        self._engine.pump()
+        self._engine.pump_soon()
 
     def acknowledge(self, seq: int) -> None:
         """Outputs numbered up to `seq` have arrived; the engine forgets them.
@@ -122,7 +121,7 @@ class Stream:
         """
         self._require_open()
         self._engine.scheduler.acknowledge(self.key, seq)
-        self._engine.pump()
+        self._engine.pump_soon()
 
     def __aiter__(self) -> Self:
         return self
@@ -135,7 +134,7 @@ class Stream:
             self._require_open()
             if self._engine.at_end(self.key):
                 raise StopAsyncIteration
-            await self._engine.pumped(self._wait())
+            await self._wait()
         first = self._outputs.popleft()
         if isinstance(first, Exception):
             raise first
@@ -146,7 +145,7 @@ class Stream:
         """Wait until all accepted input is worked off, nothing is pending and every output is here."""
         while not self._engine.at_rest(self.key):
             self._require_open()
-            await self._engine.pumped(self._wait())
+            await self._wait()
 
     async def release(self) -> None:
         """Let go; the session stays and can be resumed."""

@@ -40,10 +40,10 @@ class SessionView:
 def _status(floor: Floor[Any], entry: Entry[Any]) -> str:
     if entry.failed:
         return "failed"
+    if entry.over:
+        return "finished"
     if entry.record is None:
         return "waiting" if entry.waiting or entry.slot >= 0 else "parked"
-    if entry.record.finished:
-        return "finished"
     return "idle" if floor.is_idle(entry) else "running"
 
 
@@ -57,7 +57,7 @@ def view(floor: Floor[Any], entry: Entry[Any], system: str) -> SessionView:
         held=entry.held,
         position=entry.time,
         in_seq=entry.accepted,
-        out_seq=record.out_seq if record else entry.delivered,
+        out_seq=entry.made,
         acknowledged=entry.acknowledged,
         ticks=record.ticks if record else 0,
         queued_bytes=entry.queued_bytes,
