@@ -158,7 +158,8 @@ async def overload() -> list[Row]:
         latency = engine.scheduler.counters.latency
         lost = sum(pushed - outputs for pushed, outputs in results)
         progress(
-            f"overload: {refused} refused, p99 {refusals.percentile(99) * 1e3:.2f} ms; inside {latency.percentile(99) * 1e3:.1f}"
+            f"overload: {refused} refused, p99 {refusals.percentile(99) * 1e3:.2f} ms;"
+            f" inside {latency.percentile(99) * 1e3:.1f}"
         )
         setting = (
             f"{SESSIONS} sessions at real-time rate in {SESSIONS} slots, {2 * SESSIONS} more that try every second,"

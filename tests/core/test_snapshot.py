@@ -269,3 +269,15 @@ def test_an_integer_beyond_64_bits_is_a_typed_error() -> None:
     session = Session(Babble(), seed=2**63)
     with pytest.raises(StateError, match="64 bits"):
         session.snapshot()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.arange(6.0).reshape(2, 3).T, np.arange(6.0)[::2], np.arange(3, dtype=">f8")],
+    ids=["F", "step", "endian"],
+)
+def test_arrays_come_back_however_they_lie_in_memory(array: np.ndarray) -> None:
+    operator = TOYS[0].example()
+    content = snapshot.encode(operator, operator.init(), extra={"given": array})
+    _, _, held = snapshot.decode(operator, content)
+    assert np.array_equal(held["given"], array)

@@ -98,7 +98,6 @@ K = TypeVar("K", bound=Chunk)
 
 
 @dataclass_transform(frozen_default=True, eq_default=False)
-@dataclass_transform(frozen_default=True, eq_default=False)
 def chunk_kind(cls: type[K]) -> type[K]:
     """Make a class a kind of chunk: a frozen dataclass, compared by identity."""
     return dataclass(frozen=True, eq=False)(cls)

@@ -47,6 +47,11 @@ def _checksum(header: dict[str, Any], held: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
+def _plain(array: np.ndarray) -> np.ndarray:
+    """In C order and this machine's byte order: safetensors writes an array's memory as it lies."""
+    return np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
+
+
 def encode(
     operator: Operator[S],
     state: S,
@@ -66,11 +71,11 @@ def encode(
     extra
         arrays of the caller, under names that do not begin with `state.`.
     """
-    held: dict[str, np.ndarray] = dict(extra or {})
+    held = {name: _plain(array) for name, array in (extra or {}).items()}
     bits: dict[str, str] = {}
     for name, leaf in leaves(canonical(state)).items():
         array, dtype = arrays.to_numpy(leaf)
-        held[_STATE + name] = array
+        held[_STATE + name] = _plain(array)
         if dtype != array.dtype.name:
             bits[_STATE + name] = dtype
     header = {
