@@ -145,6 +145,8 @@ class Entry(Generic[S]):
     items: int = 0
     seconds: float = 0.0
     newest: float = 0.0
+    slowest: float = 0.0
+    """Longest latency since the last point of the history."""
     latency: Histogram = field(default_factory=Histogram)
     history: History = field(default_factory=History)
 

@@ -57,9 +57,12 @@ class Residence(Generic[S]):
             return self._bring(entry)
         if new and self._victim(new=True) is None:
             self.floor.counters.refused += 1
-            raise BusyError(
-                f"all {self.seats.total} slots are taken by sessions at work", self.floor.counters.hint(20)
+            why = (
+                "none of their sessions is idle"
+                if self.floor.journal.stored
+                else "there is no store to park one in"
             )
+            raise BusyError(f"all {self.seats.total} slots are taken and {why}", self.floor.counters.hint(20))
         entry.waiting = True
         self._waiting.append(entry)
         return self.relieve(new=new)

@@ -208,6 +208,7 @@ class Steps(Generic[S]):
         for _ in range(work.count):
             done = entry.pop()
             entry.latency.add(now - done.arrived)
+            entry.slowest = max(entry.slowest, now - done.arrived)
             self.floor.counters.latency.add(now - done.arrived)
             self.floor.counters.late += done.due < now
 
@@ -227,7 +228,8 @@ class Steps(Generic[S]):
             self.floor.counters.violations += 1
         rate = entry.items / entry.seconds if entry.seconds else 0.0
         entry.state_bytes = held
-        entry.history.add([record.time, entry.lag, rate, entry.latency.percentile(99), float(held)])
+        entry.history.add([record.time, entry.lag, rate, entry.slowest, float(held)])
+        entry.slowest = 0.0
 
     def _failed(self, entry: Entry[S], work: Work, error: Exception) -> None:
         """The step did not happen. Input errors stand; others are tried again, for nothing accepted may be lost."""

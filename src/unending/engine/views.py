@@ -34,7 +34,7 @@ class SessionView:
     shed: int
     faults: int
     history: tuple[tuple[float, ...], ...]
-    """Points of position, lag, rate, latency and state bytes, at most 256."""
+    """Points of position, lag, rate, slowest latency since the point before, state bytes; at most 256."""
 
 
 def _status(floor: Floor[Any], entry: Entry[Any]) -> str:

@@ -1,0 +1,106 @@
+"""One session on the page: what goes in, what comes out, what can be done with it."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+from tests.serve.page.server import PageServer
+from tests.serve.page.visitor import Visitor, ask, push, start
+
+pytestmark = pytest.mark.debian
+
+
+def test_text_goes_in_and_rows_and_meters_come_out(server: PageServer, visit: Callable[..., Visitor]) -> None:
+    page = visit().look(server.url)
+    start(page, "rows")
+    push(page, "It was the best of times. " * 40)
+    push(page, "It was the worst of times. " * 40)
+    expect(page.locator(".entry.in")).to_contain_text("worst of times")
+    expect(page.get_by_label("Rows out").get_by_text("2,120 rows")).to_be_visible()
+    meters = page.get_by_label("Meters")
+    expect(meters).to_contain_text("2,120")
+    expect(meters).to_contain_text("288 B of 288 B")
+    expect(meters.get_by_role("img", name=re.compile("^State from stream position"))).to_be_visible()
+    page.get_by_role("link", name="All sessions").click()
+    card = page.locator(".session-card", has_text="rows")
+    expect(card).to_contain_text("2,120")
+    expect(card.locator("polyline")).to_have_count(3)
+
+
+def test_a_question_is_answered(server: PageServer, visit: Callable[..., Visitor]) -> None:
+    page = visit().look(server.url)
+    start(page, "asking")
+    push(page, "four")
+    ask(page, "What did you hear?")
+    expect(page.locator(".entry.question")).to_have_text("questionWhat did you hear?")
+    expect(page.locator(".entry.out p")).to_have_text(
+        "What did you hear? after 4 characters. ", use_inner_text=True
+    )
+    expect(page.get_by_role("status").filter(has_text="after 4 characters")).to_have_count(1)
+
+
+def test_an_answer_is_interrupted(server: PageServer, visit: Callable[..., Visitor]) -> None:
+    page = visit().look(server.url)
+    start(page, "interrupted")
+    ask(page, "slowly 1000000")
+    expect(page.locator(".entry.out")).to_contain_text("20")
+    page.get_by_role("button", name="Interrupt").click()
+    expect(page.locator(".entry.note")).to_contain_text("Interrupted")
+    ask(page, "Still there?")
+    expect(page.locator(".entry.out").last).to_contain_text("Still there? after 0 characters.")
+
+
+def test_a_fork_goes_its_own_way(server: PageServer, visit: Callable[..., Visitor]) -> None:
+    page = visit().look(server.url)
+    start(page, "trunk")
+    push(page, "12345")
+    ask(page, "And?")
+    expect(page.locator(".entry.out")).to_contain_text("after 5 characters")
+    page.get_by_role("button", name="Fork").click()
+    page.get_by_label("Name of the fork").fill("branch")
+    page.get_by_role("dialog").get_by_role("button", name="Fork").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("branch")
+    push(page, "678")
+    ask(page, "And now?")
+    expect(page.locator(".entry.out").last).to_contain_text("And now? after 8 characters.")
+
+
+def test_a_snapshot_goes_on_as_another_session(
+    server: PageServer, visit: Callable[..., Visitor], tmp_path: Path
+) -> None:
+    page = visit().look(server.url)
+    start(page, "kept")
+    push(page, "1234567")
+    expect(page.get_by_label("Meters")).to_contain_text("7")
+    with page.expect_download() as found:
+        page.get_by_role("button", name="Download snapshot").click()
+    file = tmp_path / found.value.suggested_filename
+    found.value.save_as(file)
+    assert file.name == "scribe.kept.snapshot"
+    page.get_by_role("link", name="All sessions").click()
+    page.get_by_role("button", name="New session").click()
+    page.get_by_label("Name").fill("unpacked")
+    page.get_by_label("Snapshot").set_input_files(file)
+    page.get_by_role("button", name="Open", exact=True).click()
+    expect(page.get_by_text("held by this page")).to_be_visible()
+    ask(page, "How much?")
+    expect(page.locator(".entry.out")).to_contain_text("How much? after 7 characters.")
+
+
+def test_finish_and_delete_ask_first(server: PageServer, visit: Callable[..., Visitor]) -> None:
+    page = visit().look(server.url)
+    start(page, "short")
+    page.get_by_role("button", name="Finish").click()
+    page.get_by_role("dialog").get_by_role("button", name="Finish").click()
+    expect(page.get_by_text("The session is finished.").first).to_be_visible()
+    expect(page.locator("textarea")).to_be_disabled()
+    page.get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("dialog", name="Delete short?")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("heading", name="Live sessions")).to_be_visible()
+    expect(page.locator(".session-card", has_text="short")).to_have_count(0)
