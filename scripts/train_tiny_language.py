@@ -274,9 +274,9 @@ SUMMARIES = {
     "tiny-bytes": f"A byte-level language model (id = byte) without any sink by training. {_SAME}",
     "tiny-bytes-sink": f"A byte-level language model with a learned sink token, id {FIRST}, that must be the first "
     f"token of a stream and stay in its memory. {_SAME}",
-    "tiny-bytes-softmax1": "A byte-level language model with softmax-off-by-one. Open it with "
-    f'`attn_implementation="{SOFTMAX1}"` after importing `unending.parts.memory.trained_sinks`; ordinary softmax '
-    f"computes something else. {_SAME}",
+    "tiny-bytes-softmax1": "A byte-level language model with softmax-off-by-one. `backbones.load` opens "
+    f'it with that attention, as its config says; with transformers alone, pass `attn_implementation="{SOFTMAX1}"` '
+    f"after importing `unending.parts.memory.trained_sinks`. {_SAME}",
     "tiny-bytes-bos": f"A byte-level language model that always saw id {FIRST} first: an ordinary token, that takes "
     f"the place of a byte and predicts the first one. {_SAME}",
     RECALL: "Answers queries on `unending.parts.training.RecallStream` with "

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
@@ -43,7 +42,11 @@ class Record(NamedTuple, Generic[S]):
             time=arrived + len(chunk) * chunk.period,
             finished=finished or self.finished,
         )
-        return following, [replace(event, seq=self.out_seq + index) for index, event in enumerate(events)]
+        numbered = [
+            Event(event.data, event.t_start, event.t_end, event.final, self.out_seq + index)
+            for index, event in enumerate(events)
+        ]
+        return following, numbered
 
 
 def pack(operator: Operator[S], record: Record[S], outbox: Sequence[Event], **more: int) -> bytes:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 __all__ = ["History"]
 
 LENGTH = 256
-GAP = 0.1
+GAP = 0.25
 """Seconds between two points at least."""
 
 

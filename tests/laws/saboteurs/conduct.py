@@ -28,10 +28,60 @@ class Gossip(Running):
 
 
 class Whisper(Gossip):
-    """L6: the same, too quiet for a tolerance; only equal slots with other neighbours tell."""
+    """L6: the same, too quiet for a tolerance; only its bits tell."""
 
     spec = spec("whisper")
     loudness = 1e-9
+
+
+class Batched(Running):
+    """L6: works on a batch with a row for each slot, and what a session gets from it is not its own row alone."""
+
+    quiet: ClassVar[float] = 1e-9
+
+    def extra(self, batch, row, active):
+        return 0.0
+
+    def _step_many(self, states, chunks, width):
+        results = super()._step_many(states, chunks, width)
+        batch = np.zeros((max(width, len(states)), self.width))
+        batch[: len(states)] = [state.total for state in states]
+        return [
+            result
+            if isinstance(result, Exception)
+            else (
+                replace(result[0], total=result[0].total + self.quiet * self.extra(batch, row, len(states))),
+                result[1],
+            )
+            for row, result in enumerate(results)
+        ]
+
+
+class Eavesdropper(Batched):
+    """L6: reads the row beside its own."""
+
+    spec = spec("eavesdropper")
+
+    def extra(self, batch, row, active):
+        return batch[row - 1]
+
+
+class Headcount(Batched):
+    """L6: the number of slots that are occupied changes the result; the rest of the batch is not masked."""
+
+    spec = spec("headcount")
+
+    def extra(self, batch, row, active):
+        return active
+
+
+class Seated(Batched):
+    """L6: the slot changes the result, as the tail of a batch does in some matrix products."""
+
+    spec = spec("seated")
+
+    def extra(self, batch, row, active):
+        return row
 
 
 class AllForOne(Running):

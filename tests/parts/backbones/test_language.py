@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 from tests.parts import models
+from transformers import AttentionInterface, AutoModelForCausalLM
 
 from unending.core.errors import InputError, ModelNotFoundError, ModelUnsupportedError
 from unending.io import models as names
 from unending.parts import backbones
 from unending.parts.backbones.language import LanguageBackbone
+from unending.parts.backbones.routing import require_routable
 from unending.parts.backbones.tiny import byte_tokenizer, tiny_llama
+from unending.parts.memory.trained_sinks import SOFTMAX1
 
 
 def test_a_saved_checkpoint_loads_by_its_path(tmp_path):
@@ -171,3 +174,52 @@ def test_the_packaged_model_is_the_file_in_its_wheel(needs):
         np.testing.assert_array_equal(ours, undone)
     note = json.loads(next((names.cache_folder() / "models").glob("SmolLM2*/unending.json")).read_text())
     assert note["digest"] == backbone.digest
+
+
+def softmax1_logits(model, ids):
+    """The plain model with softmax-off-by-one, by its own eager attention over one more key of zeros."""
+
+    def attention(module, query, key, value, attention_mask, scaling=None, **_):
+        groups = query.shape[1] // key.shape[1]
+        keys, values = (each.repeat_interleave(groups, dim=1) for each in (key, value))
+        scores = query @ keys.transpose(-1, -2) * scaling
+        future = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+        exponentials = scores.masked_fill(future, -torch.inf).exp()
+        return (exponentials / (1 + exponentials.sum(-1, keepdim=True)) @ values).transpose(1, 2), None
+
+    AttentionInterface.register("test_softmax1", attention)
+    model.set_attn_implementation("test_softmax1")
+    with torch.no_grad():
+        return model(ids).logits
+
+
+def test_a_checkpoint_trained_with_softmax1_runs_with_it(tmp_path):
+    module = models.model("llama")
+    module.config.attention_function = "softmax1"
+    module.save_pretrained(tmp_path)
+    ids = torch.from_numpy(models.tokens(20))[None]
+    backbone = backbones.load(str(tmp_path))
+    with torch.no_grad():
+        found, ordinary = backbone.module(ids).logits, module(ids).logits
+    torch.testing.assert_close(found, softmax1_logits(module, ids), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(found, ordinary, atol=1e-2)
+    with pytest.raises(ModelUnsupportedError, match="softmax1"):
+        require_routable(backbone.module)
+
+
+def test_the_shipped_softmax1_model_runs_with_it():
+    backbone = backbones.load("tiny-bytes-softmax1")
+    opened = AutoModelForCausalLM.from_pretrained(
+        names.locate("tiny-bytes-softmax1").folder, dtype=torch.float32, attn_implementation=SOFTMAX1
+    )
+    ids = torch.from_numpy(models.tokens(60))[None]
+    with torch.no_grad():
+        assert torch.equal(backbone.module(ids).logits, opened.eval()(ids).logits)
+
+
+def test_an_unknown_attention_function_is_refused(tmp_path):
+    module = models.model("llama")
+    module.config.attention_function = "softmax9"
+    module.save_pretrained(tmp_path)
+    with pytest.raises(ModelUnsupportedError, match="'softmax9' is unknown"):
+        backbones.load(str(tmp_path))

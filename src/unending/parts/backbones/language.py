@@ -225,13 +225,26 @@ def load(name: str, dtype: str = "float32") -> LanguageBackbone:
 
 
 def _read(located: Located, dtype: torch.dtype) -> tuple[Any, Any, Path]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     folder = _converted(located) if located.gguf else located.folder
     with _quiet():
-        module = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+        attention = _attention(AutoConfig.from_pretrained(folder))
+        module = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention)
         tokenizer = AutoTokenizer.from_pretrained(folder) if any(folder.glob("tokenizer*")) else None
-    return module, tokenizer, folder
+    return module.eval(), tokenizer, folder
+
+
+def _attention(config: Any) -> str | None:
+    """The attention that a checkpoint was trained with, where its configuration names one beside the ordinary."""
+    named = getattr(config, "attention_function", None)
+    if named is None:
+        return None
+    from unending.parts.memory.trained_sinks import SOFTMAX1  # the import registers it
+
+    if named != SOFTMAX1:
+        raise ModelUnsupportedError(f"the attention function {named!r} is unknown; known is {SOFTMAX1!r}")
+    return SOFTMAX1
 
 
 def register(module: nn.Module, tokenizer: Any = None) -> str:

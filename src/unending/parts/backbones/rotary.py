@@ -9,7 +9,7 @@ from torch import nn
 
 from unending.core.errors import ModelUnsupportedError
 
-__all__ = ["Rotary", "position_limit", "rotaries", "rotate"]
+__all__ = ["Rotary", "depends_on_maximum", "position_limit", "rotaries", "rotate"]
 
 _MAXIMUM_DEPENDENT = ("dynamic", "longrope")
 _BY_SLOT = ("mpt",)
@@ -109,6 +109,12 @@ def rotaries(model: nn.Module) -> list[Rotary | None]:
     for rotary in {each.layer_type: each for each in found}.values():
         _check(rotary, base)
     return list(found)
+
+
+def depends_on_maximum(model: nn.Module) -> bool:
+    """Whether any rotary frequencies of the model change with the largest position of a pass."""
+    kind = getattr(getattr(getattr(model, "base_model", model), "rotary_emb", None), "rope_type", "default")
+    return any(each in _MAXIMUM_DEPENDENT for each in (kind.values() if isinstance(kind, dict) else [kind]))
 
 
 def position_limit(model: nn.Module) -> int:

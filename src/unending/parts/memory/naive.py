@@ -9,6 +9,7 @@ from transformers import AttentionInterface
 
 from unending.parts.backbones.rotary import rotaries
 from unending.parts.memory.retention import SinksAndWindow
+from unending.parts.memory.trained_sinks import SOFTMAX1, softmax1_reference
 
 __all__ = ["NaiveMemory", "naive_logits", "naive_losses"]
 
@@ -22,6 +23,8 @@ class NaiveMemory:
         self.model: Any = model
         self.rotaries = rotaries(model)
         self.retention = retention
+        config: Any = model.config
+        self.attention: str = config._attn_implementation
         self.keys: dict[int, torch.Tensor] = {}
         self.values: dict[int, torch.Tensor] = {}
 
@@ -39,11 +42,14 @@ class NaiveMemory:
         scores = turned_query @ turned_keys.repeat_interleave(groups, dim=1).transpose(-1, -2)
         scores = scores * (scaling if scaling is not None else query.shape[-1] ** -0.5)
         future = places[None, :] > places[total - new :, None]
-        weights = scores.float().masked_fill(future, -torch.inf).softmax(dim=-1).to(query.dtype)
+        weights = self._normalised(scores.float().masked_fill(future, -torch.inf)).to(query.dtype)
         out = weights @ values.repeat_interleave(groups, dim=1)
         kept = torch.from_numpy(self.retention.keep(total))
         self.keys[layer], self.values[layer] = keys[:, :, kept], values[:, :, kept]
         return out.transpose(1, 2)
+
+    def _normalised(self, scores: torch.Tensor) -> torch.Tensor:
+        return softmax1_reference(scores) if self.attention == SOFTMAX1 else scores.softmax(dim=-1)
 
     @torch.no_grad()
     def read(self, ids: np.ndarray) -> torch.Tensor:
@@ -52,7 +58,6 @@ class NaiveMemory:
         The model's own rotation is switched off by giving every token position 0, so that the keys that reach the
         attention are raw. Models with a rotary embedding only.
         """
-        before = self.model.config._attn_implementation
         self.model.set_attn_implementation(_NAME)
         _active.append(self)
         try:
@@ -61,7 +66,7 @@ class NaiveMemory:
             return self.model(input_ids=block, position_ids=positions, use_cache=False).logits[0].float()  # type: ignore[no-any-return]
         finally:
             _active.pop()
-            self.model.set_attn_implementation(before)
+            self.model.set_attn_implementation(self.attention)
 
     def make_room(self, coming: int) -> None:
         """Cut the lists so that `coming` tokens fit."""

@@ -6,7 +6,8 @@ import torch
 from unending.core import Event, Rows, Text, Tokens
 from unending.parts.backbones import LanguageBackbone
 from unending.parts.memory import MemoryCache, forward, next_token_losses
-from unending.parts.reading import tokens
+from unending.parts.reading import answers, tokens
+from unending.parts.reading.answers import Answer
 from unending.parts.reading.tokens import Reading
 
 __all__ = ["Pass"]
@@ -41,6 +42,15 @@ class Pass:
         scores = forward(self.backbone.module, block, self.cache)[0]
         self.logits = scores[-1].clone()
         return scores
+
+    def speak(self, answer: Answer, temperature: float, seed: int) -> tuple[Answer, int]:
+        """Choose the next token of an answer, still to be put; the text that became complete is in `events`."""
+        token = answers.choose(self.logits, temperature, seed, self.cache.seen)
+        answer, text = answers.take(answer, token, self.backbone)
+        if text:
+            now = float(self.reading.time)
+            self.events.append(Event(Text(text), now, now))
+        return answer, token
 
     def read(self, chunk: Text | Tokens) -> None:
         """Take in a chunk of the stream; the losses of the blocks that became full are in `events`."""

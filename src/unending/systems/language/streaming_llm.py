@@ -29,8 +29,9 @@ from unending.core import (
 from unending.core.errors import CapacityError, InputError
 from unending.parts import backbones
 from unending.parts.memory import KVMemory, MemoryCache, SinksAndWindow, empty, kv_bytes
-from unending.parts.reading import Answer, Pass, Reading, answers, choose, tokens
+from unending.parts.reading import Answer, Pass, Reading, answers, tokens
 from unending.parts.reading.naive import offline
+from unending.parts.reading.together import step_together
 
 __all__ = ["StreamingCache", "StreamingLLM", "StreamingLLMState"]
 
@@ -240,6 +241,20 @@ class StreamingLLM(Operator[StreamingLLMState]):
             work.read(chunk)
         return self._end(work, answer, state.seed), work.events
 
+    def _step_many(
+        self, states: Sequence[StreamingLLMState], chunks: Sequence[Chunk], width: int
+    ) -> list[tuple[StreamingLLMState, list[Event]] | Exception]:
+        return step_together(
+            states,
+            chunks,
+            width,
+            backbone=self.backbone,
+            temperature=self.temperature,
+            begin=self._begin,
+            end=self._end,
+            alone=super()._step_many,
+        )
+
     def _finish(self, state: StreamingLLMState) -> tuple[StreamingLLMState, list[Event]]:
         work = self._begin(state)
         work.flush()
@@ -264,8 +279,6 @@ class StreamingLLM(Operator[StreamingLLMState]):
 
     def _decode(self, state: StreamingLLMState) -> tuple[StreamingLLMState, list[Event]]:
         work = self._begin(state)
-        token = choose(state.logits, self.temperature, state.seed, state.memory.seen)
-        answer, text = answers.take(state.answer, token, self.backbone)
+        answer, token = work.speak(state.answer, self.temperature, state.seed)
         work.put([token])
-        now = float(state.reading.time)
-        return self._end(work, answer, state.seed), [Event(Text(text), now, now)] if text else []
+        return self._end(work, answer, state.seed), work.events
