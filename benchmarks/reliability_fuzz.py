@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import anyio
 import httpx
 import numpy as np
-from fuzzing import Maker
+from fuzzing import Log, Maker, Seen
 from rows import Row, store
 from tests.serve.toys import Echo, Sum
 from websockets.asyncio.client import connect
@@ -41,37 +41,6 @@ PIECE, GROUP = 5000, 50
 TIMEOUT, PATIENCE = 900.0, 20.0
 KINDS = (*["sessions"] * 9, *["realtime"] * 3, *["chat"] * 4, "snapshots", "requests", "requests", "frames")
 """What the groups of trials are, in turn."""
-
-
-class Seen:
-    """What went wrong, and what was answered."""
-
-    def __init__(self) -> None:
-        self.codes: Counter[str] = Counter()
-        self.wrong: list[str] = []
-
-    def message(self, text: str | bytes, where: str) -> None:
-        told = json.loads(text)
-        code = told.get("code") or (told.get("error") or {}).get("code") if told["type"] == "error" else "ok"
-        self.codes[str(code)] += 1
-        if code == "internal":
-            self.wrong.append(f"crash: {where}: {text!r}")
-
-    def status(self, status: int, where: str) -> None:
-        self.codes[str(status)] += 1
-        if status == 500:
-            self.wrong.append(f"crash: {where}: status 500")
-
-
-class Log(logging.Handler):
-    """Errors that the server logs."""
-
-    def __init__(self, seen: Seen) -> None:
-        super().__init__(logging.ERROR)
-        self._seen = seen
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._seen.wrong.append(f"crash: logged: {record.getMessage()} {record.__dict__.get('places', '')}")
 
 
 class Fuzzer:

@@ -35,6 +35,8 @@ from unending.core import Audio, Operator, Query, Session, Tokens
 ROOT = Path(__file__).parents[1]
 SESSIONS, CONNECTIONS = 64, 8
 TINY = {"model": "tiny-bytes", "sink_size": 4, "window_size": 60, "chunk": 16, "max_new_tokens": 8}
+WINDOW = 16
+"""Inputs that a client sends before the first of them is acknowledged."""
 WAIT = 60.0
 
 
@@ -61,7 +63,7 @@ class Kind:
 
 
 def activity() -> Kind:
-    return Kind(["benchmarks.light:Activity", "--slots", str(SESSIONS)], "activity", 0.03, Activity())
+    return Kind(["benchmarks.light:Activity", "--slots", str(SESSIONS)], "activity", 0.1, Activity())
 
 
 def streaming() -> Kind:
@@ -181,7 +183,9 @@ class Connection:
         await client.ready.wait()
         sent = client.accepted
         while self.going:
-            if sent < len(client.script):
+            if sent - client.accepted >= WINDOW:
+                await asyncio.sleep(0.01)
+            elif sent < len(client.script):
                 message = {"type": "input.push", "seq": sent + 1, "chunk": to_json(client.script[sent])}
                 await self._send(client, socket, message)
                 sent += 1

@@ -171,6 +171,23 @@ def test_interrupt_of_an_idle_session_does_not_stop_what_comes_later() -> None:
 
 
 @dataclass(frozen=True)
+class Apologetic(Babble):
+    """Says one thing more when it is interrupted."""
+
+    def _step(self, state, chunk):
+        state, events = super()._step(state, chunk)
+        return state, [Event(Text("sorry"), 0.0, 0.0)] if type(chunk) is Control else events
+
+
+def test_what_an_interrupt_gives_comes_with_the_poll_that_heeds_it() -> None:
+    session = Session(Apologetic())
+    session.push(Query("why?"))
+    session.poll()
+    session.interrupt()
+    assert [event.data.text for event in session.poll()] == ["sorry"]
+
+
+@dataclass(frozen=True)
 class Thinking(Babble):
     """Thinks two ticks after each chunk."""
 

@@ -280,6 +280,57 @@ def test_an_interrupt_acts_between_ticks() -> None:
     run(main)
 
 
+def test_who_waits_for_rest_is_told_of_it_whatever_else_happens() -> None:
+    async def main() -> None:
+        async with engine() as eng:
+            for index in range(20):
+                stream = await eng.open(f"s{index}", explicit=True)
+                await stream.push(Query("hm?"))
+                await stream.idle()
+                last = await anext(stream)
+                stream.acknowledge(last.seq)  # the session is looked at, and there is nothing to do
+                await asyncio.sleep(0)
+                async with asyncio.timeout(5):
+                    await stream.idle()
+                await eng.delete(f"s{index}")
+
+    run(main)
+
+
+def test_draining_cuts_a_long_answer_and_the_next_engine_goes_on_with_it(tmp_path: Any) -> None:
+    async def main() -> None:
+        made = Witness(longest=3000)
+        async with Engine(made, store=tmp_path) as eng:
+            stream = await eng.open("a")
+            await stream.push(Query("a long answer"))
+            got = [number(await anext(stream)) for _ in range(5)]
+            async with asyncio.timeout(5):
+                assert await eng.drain()
+            ticks = eng.session("a").ticks
+        async with Engine(made, store=tmp_path) as eng:
+            stream = await eng.resume("a", after=4)
+            await stream.finish()
+            got += [number(event) async for event in stream]
+            assert eng.session("a").ticks > ticks
+        assert got == [number(event) for event in Session(made).run([Query("a long answer")])]
+
+    run(main)
+
+
+def test_an_engine_left_in_the_middle_of_an_answer_does_nothing_more() -> None:
+    async def main() -> None:
+        failures = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+        async with Engine(Witness(longest=100_000)) as made:
+            stream = await made.open("a")
+            await stream.push(Query("a very long answer"))
+            await anext(stream)
+        await asyncio.sleep(0.05)
+        assert failures == []
+
+    run(main)
+
+
 def test_fork_and_snapshot_go_on_by_themselves() -> None:
     async def main() -> None:
         async with engine(store=MemoryStore()) as eng:

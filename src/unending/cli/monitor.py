@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from unending.core import Event, Meters, Rows
+from unending.core import Event, Meters, Rows, Text
 from unending.core.errors import InputError, MissingExtraError, StorageError
 
 __all__ = ["Monitor", "Sample", "plot", "readable", "require_picture"]
@@ -45,10 +45,13 @@ class Monitor:
         self._title, self._bound, self._size, self._along = title, bound, size, along
         self._recent: deque[float] = deque(maxlen=1024)
         self._loss = False
+        self.answered = 0
+        self._early: set[float] = set()
+        self._answering = -1.0
         self._stride, self._since = 1, 0
         self._latest: Sample | None = None
         self._spent = (0.0, 0)
-        self._earlier_rows = 0
+        self._earlier_rows = self._earlier_answered = 0
         self._shown = ("", 0.0)
         console = Console(stderr=True)
         in_terminal = sys.stderr.isatty() and not console.is_dumb_terminal
@@ -69,6 +72,7 @@ class Monitor:
         """All that a later run needs to go on as if it were this one, as plain values."""
         return {
             "rows": self.rows,
+            "answered": self.answered,
             "loss": self._loss,
             "recent": list(self._recent),
             "stride": self._stride,
@@ -79,6 +83,7 @@ class Monitor:
     def restore(self, record: dict[str, Any]) -> None:
         """Go on from the record of an earlier run."""
         self.rows = self._earlier_rows = record["rows"]
+        self.answered = self._earlier_answered = record.get("answered", 0)
         self._loss, self._stride, self._since = record["loss"], record["stride"], record["since"]
         self._recent.extend(record["recent"])
         self.samples = [Sample(*values) for values in record["samples"]]
@@ -90,6 +95,18 @@ class Monitor:
                 self._loss = event.data.names[:1] == ("loss",)
                 self.rows += len(event.data)
                 self._recent.extend(event.data.values[:, 0].tolist())
+            elif isinstance(event.data, Text) and self._along == "prompts":
+                self._count_answer(event)
+
+    def _count_answer(self, event: Event) -> None:
+        """An answer may come early and not final, or in pieces of one time; it counts once."""
+        known = event.t_end in self._early or event.t_end == self._answering
+        self.answered += not known
+        if event.final:
+            self._early.discard(event.t_end)
+            self._answering = event.t_end
+        else:
+            self._early.add(event.t_end)
 
     @property
     def metric(self) -> float | None:
@@ -107,10 +124,14 @@ class Monitor:
     @property
     def unit(self) -> str:
         """What the work is counted in: a loss is that of a token."""
+        if self.answered:
+            return "prompt"
         return "token" if self._loss else "row" if self.rows else "item"
 
     def _done(self, meters: Meters) -> int:
         """Units of work in this run."""
+        if self.answered:
+            return self.answered - self._earlier_answered
         return self.rows - self._earlier_rows if self.rows else meters.items
 
     def sample(self, meters: Meters, nbytes: int) -> None:
@@ -156,6 +177,8 @@ class Monitor:
             ("lag", f"{meters.lag:g} {self._along}"),
             ("state", f"{readable(self._latest.nbytes)}, bound {readable(self._bound)}"),
         ]
+        if self.answered:
+            figures.insert(1, ("answered", f"{self.answered:,} prompts"))
         if self._latest.metric is not None:
             figures.append((self.metric_name, f"{self._latest.metric:.4g}"))
         return figures

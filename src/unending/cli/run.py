@@ -3,20 +3,21 @@
 import fcntl
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
+from unending.cli.answers import Answers
+from unending.cli.interrupts import whole
 from unending.cli.monitor import Monitor, plot, require_picture
 from unending.cli.options import parse_with_operator
-from unending.core import Operator, Query, Session, Text, snapshot
+from unending.core import Chunk, Control, Operator, Query, Session, Text, snapshot
 from unending.core.errors import (
     InputError,
     SnapshotCorruptError,
@@ -35,7 +36,7 @@ class _Options:
     system: tyro.conf.Positional[str]
     """name in the catalogue, or module:Operator"""
     source: tyro.conf.Positional[str]
-    """a text file, .npy, .csv, - (standard input), or python:topics"""
+    """a text file, .npy, .csv, .jsonl (prompts), - (standard input), or python:topics"""
     ask: Annotated[str, tyro.conf.arg(metavar="QUESTION")] = ""
     """a question to put at the end of the stream"""
     plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -124,62 +125,74 @@ class _Store:
                 older.unlink(missing_ok=True)
 
 
-@contextmanager
-def _whole() -> Iterator[None]:
-    """Ctrl-C waits until this is done; a second one does not wait."""
-    came: list[int] = []
-
-    def note(number: int, _: object) -> None:
-        came.append(number)
-        if len(came) > 1:
-            raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if came:
-        raise KeyboardInterrupt
-
-
-def _drain(session: Session[Any], monitor: Monitor, *, show: bool = False) -> str:
+def _drain(
+    session: Session[Any], monitor: Monitor, answers: Answers | None = None, *, show: bool = False
+) -> str:
     """Take all outputs that can be had; the text among them, shown as it comes or not."""
     text = []
     while events := session.poll():
         monitor.see(events)
+        if answers:
+            answers.see(events)
         for event in events:
-            if isinstance(event.data, Text):
+            if isinstance(event.data, Text) and event.final:
                 text.append(event.data.text)
                 if show:
                     print(event.data.text, end="", flush=True)
     return "".join(text)
 
 
+def _start(operator: Operator[Any]) -> list[Chunk]:
+    """What starts a system that gathers its input first, if this is one."""
+    return [Control("run")] if "run" in operator.domain().get(Control, {}) else []
+
+
+def _inputs(session: Session[Any], source: Source, options: _Options) -> Iterator[Chunk]:
+    """The chunks of the source from where the session stands, and what starts a system that gathers first."""
+    for chunk in source.chunks(options.read, skip=round(session.time)):
+        left = None if options.items is None else options.items - round(session.time)
+        if left is not None and left <= 0:
+            break
+        yield chunk[:left] if chunk.items else chunk
+    yield from _start(session.operator)
+
+
 def _follow(
-    session: Session[Any], source: Source, options: _Options, store: _Store | None, monitor: Monitor
+    session: Session[Any],
+    source: Source,
+    options: _Options,
+    store: _Store | None,
+    monitor: Monitor,
+    answers: Answers,
 ) -> bool:
     """Push the stream; True at its end, False when Ctrl-C cut it short."""
     saved = time.monotonic()
-    try:
-        for chunk in source.chunks(options.read, skip=round(session.time)):
-            if options.items is not None:
-                left = options.items - round(session.time)
-                if left <= 0:
-                    break
-                chunk = chunk[:left]
-            with _whole():
-                session.push(chunk)
-                _drain(session, monitor)
+
+    def work(chunk: Chunk | None) -> None:
+        """Push one chunk, if any, and take what comes of it; Ctrl-C waits no longer than for the next output."""
+        nonlocal saved
+        while chunk or session.pending:
+            with whole():
+                if chunk:
+                    session.push(chunk)
+                events = session.poll()
+                monitor.see(events)
+                answers.see(events)
                 monitor.sample(session.meters, session.nbytes)
+            chunk = None
             if store and time.monotonic() - saved > options.every:
                 store.save(session, monitor)
                 saved = time.monotonic()
+
+    try:
+        work(None)
+        for chunk in _inputs(session, source, options):
+            work(chunk)
     except KeyboardInterrupt:
         return False
     finally:
         if store:
-            with _whole():
+            with whole():
                 store.save(session, monitor)
     return True
 
@@ -217,26 +230,33 @@ def _run(options: _Options, operator: Operator[Any], source: Source, store: _Sto
         session = store.open(operator, options.source, options.seed, monitor)
     else:
         session = Session(operator, seed=options.seed)
+    answers = Answers(source, show=not options.json)
     query = _question(session, options.ask) if options.ask else None
     if session.time:
         onwards = "; what comes in now is taken to follow" if options.source == "-" else ""
         print(f"resumed at {session.time:,.0f} of {options.source}{onwards}", file=sys.stderr)
     with monitor:
-        ended = _follow(session, source, options, store, monitor)
+        ended = _follow(session, source, options, store, monitor, answers)
     monitor.close(session.meters)
     if ended and session.in_seq == 0:
         raise InputError(f"{options.source} is an empty stream")
     answer = None
     if ended and query:
-        session.push(query)
+        answers.close()
+        for chunk in (query, *_start(operator)):
+            session.push(chunk)
         answer = _drain(session, monitor, show=not options.json)
         if not options.json:
             print()
     elif ended:
         session.finish()
-        _drain(session, monitor)
+        _drain(session, monitor, answers)
+    answers.close()
     if options.json:
-        print(json.dumps(_summary(session, operator, monitor, answer), indent=2))
+        summary = _summary(session, operator, monitor, answer)
+        if source.kind is Query:
+            summary["answers"] = answers.whole
+        print(json.dumps(summary, indent=2))
     if options.plot and monitor.samples:
         series = {operator.spec.name: monitor.samples}
         plot(options.plot, series, unit=monitor.unit, metric=monitor.metric_name, along=source.unit)

@@ -137,7 +137,8 @@ class Session(Generic[S]):
     def poll(self) -> list[Event]:
         """The outputs that wait, in order. If none waits, pending work is done until one comes; empty means idle."""
         while (held := self._alive()).waiting is None:
-            if not self._tick():
+            # An interrupt that leaves nothing pending may have given something.
+            if not self._tick() and self._alive().waiting is None:
                 return []
         events = _flatten(held.waiting)
         self._held = held._replace(waiting=None)

@@ -47,6 +47,7 @@ class Floor(Generic[S]):
         """The session may have something to do."""
         if entry.record is not None and not (entry.stepping or entry.job) and entry not in self.ready:
             entry.since_ready = self.clock()
+            entry.moved = True  # whoever finds it ready is told when it rests again
             self.ready[entry] = None
 
     def unmark(self, entry: Entry[S]) -> None:

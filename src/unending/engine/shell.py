@@ -77,6 +77,7 @@ class Engine:
         self._timer: asyncio.TimerHandle | None = None
         self._checked = -inf
         self._due = False
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -97,6 +98,7 @@ class Engine:
             self._store.close()
 
     def _close(self, error: SessionClosedError) -> None:
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         for stream in list(self._streams.values()):
@@ -215,12 +217,13 @@ class Engine:
                 del self._watchers[key]
 
     def sessions(self) -> list[SessionView]:
-        """All sessions, those in the store included."""
-        return [view(self.scheduler.floor, entry, self.name) for entry in self.scheduler.entries.values()]
+        """All sessions, those in the store included, without their histories."""
+        entries = self.scheduler.entries.values()
+        return [view(self.scheduler.floor, entry, self.name, history=False) for entry in entries]
 
     def session(self, key: str) -> SessionView:
-        """One session; `SessionNotFoundError` if there is none."""
-        return view(self.scheduler.floor, self.scheduler.floor.find(key), self.name)
+        """One session with its history; `SessionNotFoundError` if there is none."""
+        return view(self.scheduler.floor, self.scheduler.floor.find(key), self.name, history=True)
 
     def check(self) -> list[str]:
         """Broken invariants, none if all is well."""
@@ -258,6 +261,8 @@ class Engine:
     def pump(self) -> None:
         """Tell what there is to tell, and hand out what work there is."""
         self._due = False
+        if self._closed:
+            return
         scheduler = self.scheduler
         if batch := scheduler.step_work():
             width = scheduler.residence.seats.total

@@ -57,8 +57,8 @@ class Steps(Generic[S]):
         self._gathering: dict[Entry[S], float] = {}
 
     def work(self) -> Batch[S]:
-        """The next step; empty if there is nothing to do, or one is under way."""
-        if self.busy:
+        """The next step; empty if there is nothing to do, one is under way, or the engine shuts down."""
+        if self.busy or self.floor.draining:
             return []
         now, limits = self.floor.clock(), self.floor.limits
         for entry in [each for each, at in self._gathering.items() if at <= now]:

@@ -47,7 +47,7 @@ def _status(floor: Floor[Any], entry: Entry[Any]) -> str:
     return "idle" if floor.is_idle(entry) else "running"
 
 
-def view(floor: Floor[Any], entry: Entry[Any], system: str) -> SessionView:
+def view(floor: Floor[Any], entry: Entry[Any], system: str, *, history: bool) -> SessionView:
     """What is seen of a session now."""
     record = entry.record
     return SessionView(
@@ -69,5 +69,5 @@ def view(floor: Floor[Any], entry: Entry[Any], system: str) -> SessionView:
         latency_p99=entry.latency.percentile(99),
         shed=entry.shed,
         faults=entry.faults,
-        history=tuple(tuple(point) for point in entry.history.points),
+        history=tuple(tuple(point) for point in entry.history.points) if history else (),
     )

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from unending.core import Chunk, Rows, Symbols, Text, Tokens
+from unending.core import Chunk, Query, Rows, Symbols, Text, Tokens
 from unending.core.errors import InputError, StorageError
+from unending.io.prompts import count_prompts, read_prompts
 from unending.io.text import read_characters, read_text, standard_text
 
 __all__ = ["STANDARD_TEXT", "Source", "open_source"]
@@ -34,10 +35,12 @@ class Source:
     @property
     def unit(self) -> str:
         """What its items are called, more than one of them."""
-        return "characters" if self.kind is Text else self.kind.__name__.lower()
+        return {Text: "characters", Query: "prompts"}.get(self.kind, self.kind.__name__.lower())
 
     def chunks(self, size: int, skip: int = 0) -> Iterator[Chunk]:
         """Chunks of `size` items from item `skip` on; standard input goes on from wherever it stands.
+
+        Prompts come one a chunk, the k-th at stream time k, counted from 1.
 
         Raises
         ------
@@ -52,6 +55,8 @@ class Source:
             text = standard_text()
             for start in range(skip, len(text), size):
                 yield Text(text[start : start + size])
+        elif self.kind is Query:
+            yield from read_prompts(self.name, skip)
         elif self.kind is Text:
             yield from read_text(self.name, size=size, skip=skip, errors=self.encoding_errors)
         elif self.name.endswith(".csv"):
@@ -64,7 +69,7 @@ def open_source(name: str, takes: Collection[type[Chunk]], *, encoding_errors: s
     """The source of that name, as a kind that is taken.
 
     Accepted are a text file, `-` (standard input), `python:topics`, a `.npy` file (integers `[n]` are tokens or
-    symbols, numbers `[n, width]` are rows) and a `.csv` file of numbers (rows).
+    symbols, numbers `[n, width]` are rows), a `.csv` file of numbers (rows) and a `.jsonl` file of prompts (queries).
 
     Raises
     ------
@@ -83,6 +88,8 @@ def open_source(name: str, takes: Collection[type[Chunk]], *, encoding_errors: s
         offered, size = (Tokens, Symbols) if array.ndim == 1 else (Rows,), len(array)
     elif path.suffix == ".csv":
         offered = (Rows,)
+    elif path.suffix == ".jsonl":
+        offered, size = (Query,), count_prompts(name)
     elif name == STANDARD_TEXT:
         size = len(standard_text())
     elif name != "-":
