@@ -3,6 +3,7 @@
 import base64
 import json
 import logging
+import traceback
 from collections import Counter
 from typing import Any
 
@@ -282,4 +283,6 @@ class Log(logging.Handler):
         self._seen = seen
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._seen.wrong.append(f"crash: logged: {record.getMessage()} {record.__dict__.get('places', '')}")
+        trace = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else ""
+        said = f"{record.getMessage()} {record.__dict__.get('places', '')} {trace}"
+        self._seen.wrong.append(f"crash: logged: {said}")

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from rows import Row, store
 
-from unending.engine.simulation import World, simulate
+from unending.engine.simulation.world import World, simulate
 
 CACHE = Path(__file__).parents[1] / ".cache" / "reliability"
 KINDS = ("before", "after", "step", "cut", "kill")
@@ -61,7 +61,7 @@ def lives(count: int, seed: int) -> None:
             Row(
                 claim="invariant violations in whole-engine simulations from a seed",
                 paper="first bar: 2,000 seeds, 0 violations",
-                peer="the same seeds with one of eight parts broken (tests/engine/test_simulation.py)",
+                peer="the same seeds with one of eight parts broken (tests/engine/simulation/test_world.py)",
                 peer_value="each found out",
                 ours=total["violations"],
                 unit="violations",

@@ -25,7 +25,7 @@ import numpy as np
 from rows import Row, store
 from safetensors import SafetensorError
 from safetensors.numpy import load
-from tests.engine import damage
+from tests.engine.store import damage
 
 from unending.core import Query, Rows, Session, Tokens
 from unending.core.errors import SnapshotError, StoreCorruptError
@@ -162,10 +162,13 @@ def run_piece(seed: int, first: int, last: int) -> list[dict[str, object]]:
 
 def code() -> str:
     """What the trials are of: changes with every change of it."""
-    engine = (f"engine/{name}.py" for name in ("codec", "index", "journal", "mark", "recovery", "store"))
+    engine = (
+        "engine/codec.py",
+        *(f"engine/store/{name}.py" for name in ("index", "journal", "mark", "recovery", "stores")),
+    )
     files = [ROOT / "src/unending" / name for name in (*engine, "core/snapshot.py")]
     digest = hashlib.sha256()
-    for file in (*files, ROOT / "tests/engine/damage.py", Path(__file__)):
+    for file in (*files, ROOT / "tests/engine/store/damage.py", Path(__file__)):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
 

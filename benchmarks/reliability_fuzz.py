@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -245,6 +246,7 @@ def main() -> None:
         "--count", type=int, default=100_000, help="trials in all, those already done included"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="server processes at a time")
     parser.add_argument("--piece", type=int, nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.piece:
@@ -253,24 +255,23 @@ def main() -> None:
     kept = ROOT / ".cache" / f"reliability_fuzz-{options.seed}-{code()}.jsonl"
     kept.parent.mkdir(exist_ok=True)
     told = [json.loads(line) for line in kept.read_text().splitlines()] if kept.is_file() else []
-    while (done := told[-1]["last"] if told else 0) < options.count:
-        new = run_piece(options.seed, done, min(done + PIECE, options.count))
-        with open(kept, "a", encoding="utf-8") as file:
-            file.write(json.dumps(new) + "\n")
-        told.append(new)
-        print(
-            f"{new['last']:,} of {options.count:,}: {len(new['wrong'])} wrong",
-            *new["wrong"][:5],
-            sep="\n",
-            file=sys.stderr,
-        )
+    done = {each["first"] for each in told}
+    left = [first for first in range(0, options.count, PIECE) if first not in done]
+    with ThreadPoolExecutor(options.jobs) as jobs:
+        ends = [min(first + PIECE, options.count) for first in left]
+        for new in jobs.map(run_piece, [options.seed] * len(left), left, ends):
+            with open(kept, "a", encoding="utf-8") as file:
+                file.write(json.dumps(new) + "\n")
+            told.append(new)
+            print(f"{len(told) * PIECE:,} of {options.count:,}: {len(new['wrong'])} wrong", file=sys.stderr)
+            print(*new["wrong"][:5], sep="\n", end="", file=sys.stderr, flush=True)
     report(told, options.seed)
 
 
 def report(told: list[dict], seed: int) -> None:
     wrong = [each for piece in told for each in piece["wrong"]]
     codes = sum((Counter(piece["codes"]) for piece in told), Counter())
-    count = told[-1]["last"]
+    count = sum(piece["last"] - piece["first"] for piece in told)
     shares = ", ".join(f"{number / len(KINDS):.0%} {kind}" for kind, number in Counter(KINDS).items())
     setting = f"seed {seed}; echo, sum and a tiny streaming-llm with a store on loopback; {shares}"
     command = f"python benchmarks/reliability_fuzz.py --count {count} --seed {seed}"

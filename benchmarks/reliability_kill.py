@@ -70,8 +70,8 @@ def streaming() -> Kind:
     from unending.systems.language import StreamingLLM
 
     flags = [flag for name, value in TINY.items() for flag in ("--set", f"{name}={value}")]
-    served = ["streaming-llm", "--slots", "8", *flags]
-    return Kind(served, "streaming-llm", 0.3, StreamingLLM(**TINY))  # type: ignore[arg-type]
+    served = ["streaming-llm", "--slots", str(SESSIONS), *flags]
+    return Kind(served, "streaming-llm", 1.0, StreamingLLM(**TINY))  # type: ignore[arg-type]
 
 
 def to_json(chunk: Any) -> dict[str, Any]:

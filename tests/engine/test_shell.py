@@ -24,8 +24,8 @@ from unending.core.errors import (
     StorageError,
 )
 from unending.engine import Engine, Limits, MemoryStore, Stream
-from unending.engine.faults import FaultyStore
-from unending.engine.witness import Witness
+from unending.engine.simulation.witness import Witness
+from unending.engine.store.faults import FaultyStore
 
 INPUT = [Tokens([1, 2, 3, 4, 5]), Query("hello"), Tokens(list(range(40))), Query("?"), Tokens([9])]
 

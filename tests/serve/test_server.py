@@ -82,6 +82,16 @@ async def test_what_is_no_http_is_refused(garbage):
             assert (await http.get("/health")).status_code == 200
 
 
+async def test_a_broken_body_of_a_head_ends_the_connection_quietly(caplog):
+    async with serving() as server:
+        head = b"HEAD /v1/models HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+        answer = await raw(server, head + b'{"model":de\r\n')
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 400")
+        async with server.http() as http:
+            assert (await http.get("/health")).status_code == 200
+    assert not [record for record in caplog.records if record.levelno >= 40]
+
+
 async def test_text_that_is_no_text_ends_the_connection_quietly(caplog):
     upgrade = (
         b"GET /v1/sessions HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n"

@@ -4,7 +4,7 @@ from unending.engine.counters import Counters
 from unending.engine.limits import Limits
 from unending.engine.scheduler import Scheduler
 from unending.engine.shell import Engine
-from unending.engine.store import DirectoryStore, MemoryStore, Store
+from unending.engine.store.stores import DirectoryStore, MemoryStore, Store
 from unending.engine.stream import Receipt, Stream
 from unending.engine.views import SessionView
 

@@ -10,7 +10,7 @@ import numpy as np
 from unending.core import TICK, Chunk, Control, Event, Histogram, Operator
 from unending.core.record import Record
 from unending.engine.history import History
-from unending.engine.journal import Row
+from unending.engine.store.journal import Row
 
 __all__ = ["Entry", "Input", "Output", "Work", "size_of"]
 

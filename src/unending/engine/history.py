@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 __all__ = ["History"]
 
 LENGTH = 256
-GAP = 0.25
-"""Seconds between two points at least."""
+EVERY, GAP = 32, 0.25
+"""So many steps are points all of them; from then on there are so many seconds between two at least."""
 
 
 @dataclass
@@ -25,7 +25,7 @@ class History:
     def due(self, now: float) -> bool:
         """Count one step at `now` seconds; whether it is one to keep."""
         self.seen += 1
-        if self.seen % self.stride or now < self.next_at:
+        if self.seen % self.stride or (self.seen > EVERY and now < self.next_at):
             return False
         self.next_at = now + GAP
         return True

@@ -9,7 +9,7 @@ from unending.core import Chunk, Event, Operator
 from unending.core.errors import SnapshotCorruptError, SnapshotForeignError, StoreCorruptError
 from unending.core.record import Record, pack, unpack
 from unending.engine.codec import decode_chunk
-from unending.engine.journal import Row, Store, Stored
+from unending.engine.store.journal import Row, Store, Stored
 
 __all__ = [
     "Commit",

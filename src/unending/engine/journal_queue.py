@@ -5,8 +5,8 @@ from typing import Any
 
 from unending.engine.entry import Entry
 from unending.engine.jobs import Commit
-from unending.engine.journal import Row
 from unending.engine.notices import Notice
+from unending.engine.store.journal import Row
 
 __all__ = ["JournalQueue"]
 

@@ -58,7 +58,7 @@ class Limits:
     queue_bytes: int = 1 << 20
     outbox_bytes: int = 4 << 20
     snapshot_every: int = 256
-    idle: float = 30.0
+    idle: float = 5.0
     turn: float = 2.0
     sessions: int = 100_000
     attempts: int = 3

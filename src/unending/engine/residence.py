@@ -9,10 +9,10 @@ from unending.core.record import Record
 from unending.engine import jobs
 from unending.engine.entry import Entry
 from unending.engine.floor import Floor
-from unending.engine.journal import Row
 from unending.engine.notices import Done, Failed, Ready, Refused
 from unending.engine.restoring import fill, restore
 from unending.engine.seats import Seats, victim
+from unending.engine.store.journal import Row
 
 __all__ = ["Residence"]
 

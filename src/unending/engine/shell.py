@@ -14,11 +14,11 @@ from typing import Any, Self
 from unending.core import Event, Operator
 from unending.core.errors import SessionClosedError, SessionExistsError, SessionTakenError
 from unending.engine import jobs, notices
-from unending.engine.journal import Store
 from unending.engine.limits import Limits
 from unending.engine.scheduler import Scheduler
 from unending.engine.steps import run
-from unending.engine.store import DirectoryStore
+from unending.engine.store.journal import Store
+from unending.engine.store.stores import DirectoryStore
 from unending.engine.stream import Stream
 from unending.engine.views import SessionView, view
 

@@ -89,6 +89,14 @@ class _Http(H11Protocol):
         super().data_received(data)
         self._await_client()
 
+    def send_400_response(self, msg: str) -> None:
+        if self.cycle is not None:  # what was being answered goes nowhere any more
+            self.cycle.disconnected = True
+        try:
+            super().send_400_response(msg)
+        except h11.LocalProtocolError:  # the answer to a HEAD has no room for the text
+            self.transport.close()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         super().connection_lost(exc)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from unending.core.errors import StorageError, StoreCorruptError
-from unending.engine.journal import Row, Saved, Tail
-from unending.engine.mark import Mark
+from unending.engine.store.journal import Row, Saved, Tail
+from unending.engine.store.mark import Mark
 
 __all__ = [
     "FORMAT",

@@ -6,14 +6,14 @@ from typing import Any, Literal
 from unending.core import random
 from unending.core.errors import StorageError, UnendingError
 from unending.engine import jobs
-from unending.engine.faults import FaultyStore
 from unending.engine.limits import LATE, Limits
 from unending.engine.scheduler import Scheduler
-from unending.engine.simulated_client import SEED, Client, script
+from unending.engine.simulation.client import SEED, Client, script
+from unending.engine.simulation.verdict import unexplained
+from unending.engine.simulation.witness import Witness
 from unending.engine.steps import run
-from unending.engine.store import MemoryStore
-from unending.engine.verdict import unexplained
-from unending.engine.witness import Witness
+from unending.engine.store.faults import FaultyStore
+from unending.engine.store.stores import MemoryStore
 
 __all__ = ["World", "simulate"]
 

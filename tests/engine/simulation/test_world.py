@@ -8,9 +8,9 @@ from unending.engine.entry import Entry
 from unending.engine.jobs import Loaded
 from unending.engine.restoring import restore
 from unending.engine.scheduler import Scheduler
-from unending.engine.simulation import simulate
-from unending.engine.verdict import unexplained
-from unending.engine.witness import Witness
+from unending.engine.simulation.verdict import unexplained
+from unending.engine.simulation.witness import Witness
+from unending.engine.simulation.world import simulate
 
 SEEDS = range(120)
 

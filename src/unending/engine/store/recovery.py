@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unending.core.errors import StoreCorruptError
-from unending.engine.index import (
+from unending.engine.store.index import (
     FORMAT,
     SCHEMA,
     UNREADABLE,
@@ -21,7 +21,7 @@ from unending.engine.index import (
     typed,
     write_summary,
 )
-from unending.engine.mark import Mark
+from unending.engine.store.mark import Mark
 
 __all__ = ["open_index"]
 

@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.engine import killed
+from tests.engine.store import killed
 
 from unending.core.errors import StorageError
-from unending.engine.store import DirectoryStore, Row, Stored
+from unending.engine.store.stores import DirectoryStore, Row, Stored
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 KILLS = 12
 CHILD = """
 import sys
-from tests.engine import killed
-from unending.engine.store import DirectoryStore
+from tests.engine.store import killed
+from unending.engine.store.stores import DirectoryStore
 killed.work(DirectoryStore(sys.argv[1]), int(sys.argv[2]))
 """
 
@@ -175,7 +175,9 @@ def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
 
 
 def test_one_engine_at_a_time(store: DirectoryStore) -> None:
-    attempt = "import sys; from unending.engine.store import DirectoryStore; DirectoryStore(sys.argv[1])"
+    attempt = (
+        "import sys; from unending.engine.store.stores import DirectoryStore; DirectoryStore(sys.argv[1])"
+    )
     command = [sys.executable, "-c", attempt, str(store.path)]
     told = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "StorageError" in told.stderr

@@ -5,8 +5,8 @@ from typing import Literal
 import pytest
 
 from unending.core.errors import SessionNotFoundError, StorageError
-from unending.engine.faults import FaultyStore
-from unending.engine.store import DirectoryStore, MemoryStore, Row, Store, Stored
+from unending.engine.store.faults import FaultyStore
+from unending.engine.store.stores import DirectoryStore, MemoryStore, Row, Store, Stored
 
 WORK: list[Callable[[Store], None]] = [
     lambda store: store.commit([Row(key, 0, "open", 0, 0, b"seed") for key in "abc"]),

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unending.core.errors import InputError, SessionNotFoundError, StorageError, StoreCorruptError
-from unending.engine.store import DirectoryStore, Entry, MemoryStore, Row, Store, Stored
+from unending.engine.store.stores import DirectoryStore, Entry, MemoryStore, Row, Store, Stored
 
 Reopen = Callable[[Store], Store]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from unending.core import snapshot
 from unending.core.errors import SessionNotFoundError, StorageError, StoreCorruptError
-from unending.engine.index import compact, identity, pack_row, seal, typed
-from unending.engine.journal import (
+from unending.engine.store.index import compact, identity, pack_row, seal, typed
+from unending.engine.store.journal import (
     Entry,
     Row,
     Saved,
@@ -25,7 +25,7 @@ from unending.engine.journal import (
     needed,
     retain,
 )
-from unending.engine.recovery import open_index
+from unending.engine.store.recovery import open_index
 
 __all__ = ["DirectoryStore", "Entry", "MemoryStore", "Row", "Store", "Stored"]
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar
 
 from unending.core.errors import StorageError
-from unending.engine.journal import Entry, Row, Store, Stored
+from unending.engine.store.journal import Entry, Row, Store, Stored
 
 __all__ = ["FaultyStore"]
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.engine import damage
+from tests.engine.store import damage
 
 from unending.core.errors import SessionNotFoundError, StoreCorruptError
-from unending.engine.index import identity
-from unending.engine.store import DirectoryStore, Entry, Row
+from unending.engine.store.index import identity
+from unending.engine.store.stores import DirectoryStore, Entry, Row
 
 TRIED = 150
 
