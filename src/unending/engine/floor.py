@@ -60,6 +60,9 @@ class Floor(Generic[S]):
 
     def tell(self, entry: Entry[S], notice: Notice) -> None:
         """Give a notice as soon as the journal of the session is durable."""
+        if not self.journal.stored and type(notice) is Acknowledged and not notice.shed:
+            entry.durable = notice.seq  # it is at once, and `push` says so itself
+            return
         self.journal.tell(entry.lsn, notice)
         if not self.journal.waiting:
             self.release_notices()

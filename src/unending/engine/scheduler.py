@@ -148,8 +148,8 @@ class Scheduler(Generic[S]):
         entry.failed = ""
         self.intake.awaken(entry)
 
-    def acknowledge(self, key: str, seq: int) -> None:
-        """The client has all outputs numbered up to `seq`.
+    def acknowledge(self, key: str, seq: int) -> bool:
+        """The client has all outputs numbered up to `seq`; whether that made room for work that waited for it.
 
         Raises
         ------
@@ -161,8 +161,11 @@ class Scheduler(Generic[S]):
             raise SequenceError(
                 f"output {seq} was never sent; the last is {entry.delivered - 1}", entry.delivered - 1
             )
+        full = entry.outbox_bytes > self.floor.limits.outbox_bytes
         entry.drop_outputs(seq + 1)
-        self.floor.mark(entry)
+        if full:
+            self.floor.mark(entry)
+        return full
 
     def release(self, key: str) -> None:
         """The client lets go; the session stays."""

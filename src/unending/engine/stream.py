@@ -120,8 +120,8 @@ class Stream:
             if no output of that number was sent.
         """
         self._require_open()
-        self._engine.scheduler.acknowledge(self.key, seq)
-        self._engine.pump_soon()
+        if self._engine.scheduler.acknowledge(self.key, seq):
+            self._engine.pump_soon()
 
     def __aiter__(self) -> Self:
         return self
@@ -140,6 +140,27 @@ class Stream:
             raise first
         self._taken = first.seq
         return first
+
+    def take(self) -> list[Event]:
+        """The outputs that wait, without waiting for more; unless the stream is `explicit`, they count as arrived.
+
+        Raises
+        ------
+        InputError
+            the error of accepted input whose step failed, in its place among the outputs; the next call goes on.
+        """
+        self._require_open()
+        taken: list[Event] = []
+        while self._outputs and not isinstance(self._outputs[0], Exception):
+            taken.append(self._outputs.popleft())  # type: ignore[arg-type]
+        if not taken and self._outputs:
+            first = self._outputs.popleft()
+            assert isinstance(first, Exception)
+            raise first
+        if taken and not self._explicit:
+            self._taken = -1
+            self.acknowledge(taken[-1].seq)
+        return taken
 
     async def idle(self) -> None:
         """Wait until all accepted input is worked off, nothing is pending and every output is here."""
@@ -174,6 +195,8 @@ class Stream:
 
     def wake(self) -> None:
         """Something happened: whoever waits looks again."""
+        if not self._waiters:
+            return
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():

@@ -69,5 +69,5 @@ def view(floor: Floor[Any], entry: Entry[Any], system: str, *, history: bool) ->
         latency_p99=entry.latency.percentile(99),
         shed=entry.shed,
         faults=entry.faults,
-        history=tuple(tuple(point) for point in entry.history.points) if history else (),
+        history=tuple(entry.history.points) if history else (),
     )
