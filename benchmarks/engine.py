@@ -96,9 +96,10 @@ async def load() -> list[Row]:
         )
         assert counters.violations == 0
         setting = (
-            f"{SESSIONS} sessions of benchmarks/light.py, a hop of 20 ms each 20 ms, {LOAD_SECONDS:g} s,"
-            f" {counters.stepped / counters.steps:.0f} sessions a step; client in the same process"
+            f"{SESSIONS} sessions of benchmarks/light.py, a hop of 20 ms each 20 ms, {LOAD_SECONDS:g} s;"
+            " client in the same process"
         )
+        note = f"{counters.stepped / counters.steps:.0f} sessions a step"
         return [
             Row(
                 claim="latency from the arrival of a hop to the end of its step, 99th percentile",
@@ -108,6 +109,7 @@ async def load() -> list[Row]:
                 ours=round(latency.percentile(99) * 1e3, 2),
                 unit="ms",
                 setting=setting,
+                note=note,
             ),
             Row(
                 claim="hops dropped at real-time rate",
@@ -117,6 +119,7 @@ async def load() -> list[Row]:
                 ours=pushed - outputs + counters.shed,
                 unit="hops",
                 setting=setting,
+                note=note,
             ),
         ]
 
@@ -149,8 +152,9 @@ async def overload() -> list[Row]:
         )
         setting = (
             f"{SESSIONS} sessions at real-time rate in {SESSIONS} slots, {2 * SESSIONS} more that try every second,"
-            f" {OVERLOAD_SECONDS:g} s, {refused:,} refusals; {pushed - outputs} hops lost inside"
+            f" {OVERLOAD_SECONDS:g} s"
         )
+        note = f"{refused:,} refusals; {pushed - outputs} hops lost inside"
         return [
             Row(
                 claim="latency of the admitted at three times the capacity, 99th percentile",
@@ -160,6 +164,7 @@ async def overload() -> list[Row]:
                 ours=round(latency.percentile(99) * 1e3, 2),
                 unit="ms",
                 setting=setting,
+                note=note,
             ),
             Row(
                 claim="time until a session beyond the capacity hears that it is refused, 99th percentile",
@@ -169,6 +174,7 @@ async def overload() -> list[Row]:
                 ours=round(refusals.percentile(99) * 1e3, 3),
                 unit="ms",
                 setting=setting,
+                note=note,
             ),
             Row(
                 claim="growth of resident memory under overload",
@@ -178,6 +184,7 @@ async def overload() -> list[Row]:
                 ours=round((highest - start) / 2**20, 2),
                 unit="MiB",
                 setting=setting,
+                note=note,
             ),
         ]
 
@@ -259,7 +266,8 @@ async def endless() -> list[Row]:
                 ours=[round(each * scale, 4) for each in (value, low, high)],
                 unit=f"{unit} per 10^6 tokens",
                 setting=f"streaming-llm, {ENDLESS_MODEL}, {ENDLESS_SINKS} + {ENDLESS_WINDOW}, chunk {ENDLESS_CHUNK},"
-                f" one session in an engine, the first eighth left out; bytes of state: {sorted(held - {0})}",
+                " one session in an engine, the first eighth left out",
+                note=f"bytes of state: {sorted(held - {0})}",
             )
         )
     return rows

@@ -65,7 +65,8 @@ def lives(count: int, seed: int) -> None:
                 peer_value="each found out",
                 ours=total["violations"],
                 unit="violations",
-                setting=f"{total['lives']:,} seeds from {seed}, {TURNS} turns each, then served to the end; {trouble}",
+                setting=f"{total['lives']:,} seeds from {seed}, {TURNS} turns each, then served to the end",
+                note=trouble,
             )
         ],
         f"benchmarks/reliability.py --only simulate --count {count} --seed {seed}",
@@ -135,7 +136,8 @@ def sweep(count: int, seed: int) -> None:
                 peer_value=0,
                 ours=total["wrong"],
                 unit="wrong lives",
-                setting=f"{total['faults']:,} faults in {life + 1} lives from seed {seed}: {kinds}",
+                setting=f"{total['faults']:,} faults, seeds from {seed}",
+                note=f"{life + 1} lives: {kinds}",
             )
         ],
         f"benchmarks/reliability.py --only sweep --count {count} --seed {seed}",

@@ -303,10 +303,9 @@ def main() -> None:
     count = given.count or (200 if given.operator == "activity" else 20)
     with tempfile.TemporaryDirectory() as folder:
         total, outputs = asyncio.run(ordeal(kind, count, given.seed, Path(folder) / "store"))
-    setting = (
-        f"{count} kills, {SESSIONS} live sessions of {kind.system} over {CONNECTIONS} WebSockets, {outputs:,} outputs;"
-        f" inputs lost {total['inputs lost']}; seed {given.seed}"
-    )
+    sessions = f"{SESSIONS} live sessions of {kind.system} over {CONNECTIONS} WebSockets"
+    setting = f"{count} kills, {sessions}; seed {given.seed}"
+    note = f"{outputs:,} outputs; acknowledged inputs lost {total['inputs lost']}"
     rows = [
         Row(
             claim=f"outputs {what} over kill -9 of the server",
@@ -316,6 +315,7 @@ def main() -> None:
             ours=total[what],
             unit=unit,
             setting=setting,
+            note=note,
         )
         for what, unit, peer in (
             ("lost", "outputs", "every number in its turn"),

@@ -25,6 +25,9 @@ class Row:
     ours: Any
     unit: str
     setting: str
+    """What was chosen beforehand; a later run of the same claim and setting takes the row's place."""
+    note: str = ""
+    """What else the run showed."""
 
 
 def machine() -> str:

@@ -280,6 +280,27 @@ def test_an_interrupt_acts_between_ticks() -> None:
     run(main)
 
 
+def test_what_waits_can_be_taken_without_waiting() -> None:
+    async def main() -> None:
+        async with engine() as eng:
+            stream = await eng.open("a")
+            assert stream.take() == []
+            await stream.push(INPUT[0])
+            await stream.push(Tokens([1 << 40]))  # the operator refuses it when it gets there
+            await stream.push(INPUT[2])
+            await stream.idle()
+            got = list(map(number, stream.take()))
+            with pytest.raises(InputError, match="power of 31"):
+                stream.take()
+            got += map(number, stream.take())
+            assert eng.session("a").outbox_bytes == 0
+            await stream.finish()
+            got += [number(event) async for event in stream]
+            assert got == alone(0, [INPUT[0], INPUT[2]])
+
+    run(main)
+
+
 def test_who_waits_for_rest_is_told_of_it_whatever_else_happens() -> None:
     async def main() -> None:
         async with engine() as eng:
