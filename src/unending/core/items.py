@@ -69,15 +69,21 @@ class Tokens(Chunk):
 
 @chunk_kind
 class Text(Chunk):
-    """Text; an item is one character (Unicode code point)."""
+    """Text; an item is one character (Unicode code point).
+
+    `role` says who speaks where an output has several voices ("thought", "deep", "answer"); "" is plain text. Of
+    input it means nothing.
+    """
 
     text: str
     t: float | None = None
+    role: str = ""
     items = ("text",)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.text, str):
-            raise InputError(f"text must be a str, got {type(self.text).__name__}")
+        for name in ("text", "role"):
+            if not isinstance(getattr(self, name), str):
+                raise InputError(f"{name} must be a str, got {type(getattr(self, name)).__name__}")
 
     def check(self, domain: Domain) -> None:
         require_unicode(self.text, "text")

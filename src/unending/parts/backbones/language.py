@@ -19,10 +19,19 @@ from unending.core.errors import InputError, ModelUnsupportedError
 from unending.io.models import Located, cache_folder, locate
 from unending.parts.backbones.rotary import Rotary, position_limit, rotaries
 
-__all__ = ["LanguageBackbone", "load", "register"]
+__all__ = ["LanguageBackbone", "kv_shapes", "load", "register"]
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 _PROBE = "To be, or not\n  to be: 42 things, naïve  café — that's\tall."
+
+
+def kv_shapes(config: Any, batch: int = 1) -> tuple[tuple[int, int, int], ...]:
+    """`(batch, kv_heads, head_dim)` of each layer's cache, of a configuration of transformers."""
+    config = config.get_text_config()
+    heads = config.num_attention_heads
+    dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    return ((batch, kv_heads, dim),) * config.num_hidden_layers
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,11 +75,7 @@ class LanguageBackbone:
 
     def kv_shapes(self, batch: int = 1) -> tuple[tuple[int, int, int], ...]:
         """`(batch, kv_heads, head_dim)` of each layer's cache."""
-        config = self.config
-        heads = config.num_attention_heads
-        dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-        kv_heads = getattr(config, "num_key_value_heads", None) or heads
-        return ((batch, kv_heads, dim),) * config.num_hidden_layers
+        return kv_shapes(self.module.config, batch)
 
     @cached_property
     def _before(self) -> str:

@@ -8,16 +8,21 @@ from unending.parts.memory.decoding import (
     stream_generate,
     streaming_losses,
 )
+from unending.parts.memory.dual import DualCache, DualMemory, dual_bytes, empty_dual
 from unending.parts.memory.kv import KVMemory, empty, kv_bytes
 from unending.parts.memory.retention import SinksAndWindow
 
 __all__ = [
     "FRAMES",
+    "DualCache",
+    "DualMemory",
     "KVMemory",
     "MemoryCache",
     "SinksAndWindow",
     "decode_in_cache_frame",
+    "dual_bytes",
     "empty",
+    "empty_dual",
     "forward",
     "kv_bytes",
     "next_token_losses",

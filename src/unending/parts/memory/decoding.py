@@ -8,21 +8,29 @@ from torch import nn
 from transformers import Cache
 
 from unending.core.errors import NumericalError
+from unending.parts.backbones.routing import routed
 from unending.parts.memory.cache import MemoryCache
+from unending.parts.memory.joint import Attending
 
 __all__ = ["decode_in_cache_frame", "forward", "next_token_losses", "stream_generate", "streaming_losses"]
 
 
 @torch.no_grad()
-def forward(model: nn.Module, ids: torch.Tensor, cache: Cache) -> torch.Tensor:
+def forward(model: nn.Module, ids: torch.Tensor, cache: Cache | Attending) -> torch.Tensor:
     """Logits, float32 `[batch, n, vocabulary]`, of `ids` int64 `[batch, n]` behind what the cache holds.
+
+    A memory of one stream that attends by itself does so here too, whatever attention the model runs with.
 
     Raises
     ------
     NumericalError
         if the last logits are not finite.
     """
-    logits = model(input_ids=ids, past_key_values=cache, use_cache=True).logits.float()
+    if isinstance(cache, Attending):
+        positions = torch.arange(cache.position, cache.position + ids.shape[1], device=ids.device)[None]
+        logits = routed(model, ids, positions, cache)
+    else:
+        logits = model(input_ids=ids, past_key_values=cache, use_cache=True).logits.float()
     if not torch.isfinite(logits[:, -1]).all():
         raise NumericalError(f"the model gave NaN or infinite logits in a block of {ids.shape[1]} tokens")
     return logits

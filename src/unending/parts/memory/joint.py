@@ -1,7 +1,7 @@
 """Joint decoding: streams of different ages take one token each in one forward pass over their own memories."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import torch
@@ -10,30 +10,53 @@ from transformers import Cache
 
 from unending.core.errors import ModelUnsupportedError, NumericalError
 from unending.parts.backbones.rotary import position_limit
-from unending.parts.backbones.routing import routed
+from unending.parts.backbones.routing import Router, routed
 
-__all__ = ["decode_together", "joint_rows"]
+__all__ = ["Attending", "decode_together", "joint_rows"]
 
 _TRIALS = 3
 _SPARE = (0, 1, 2, 4, 8, 16, 32)
 """Rows beyond the wanted ones that are tried until the wanted ones come out alike."""
 
 
-class _Rows:
-    """Router of a joint pass: each row attends over the keys of its own cache, the rows without one over nothing."""
+@runtime_checkable
+class Attending(Router, Protocol):
+    """The memory of one stream that stores keys and attends over them by itself."""
 
-    def __init__(self, caches: Sequence[Cache]) -> None:
-        self.caches = caches
-        self.errors: list[Exception | None] = [None] * len(caches)
+    @property
+    def position(self) -> int:
+        """Position id of the next token."""
+
+
+class _OfCache:
+    """A `transformers.Cache` as such a memory: a token sees all that the cache gives back."""
+
+    def __init__(self, cache: Cache) -> None:
+        self.cache = cache
+
+    @property
+    def position(self) -> int:
+        return self.cache.get_seq_length()
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        keys, values = self.cache.update(key, value, layer)
+        return _attention(query, keys, values, scaling).transpose(1, 2)
+
+
+class _Rows:
+    """Router of a joint pass: each row attends by its own memory, the rows without one over nothing."""
+
+    def __init__(self, memories: Sequence[Attending]) -> None:
+        self.memories = memories
+        self.errors: list[Exception | None] = [None] * len(memories)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         out = query.new_zeros(query.shape[0], 1, query.shape[1], value.shape[-1])
-        for row, cache in enumerate(self.caches):
+        for row, memory in enumerate(self.memories):
             if self.errors[row] is None:
                 this = slice(row, row + 1)
                 try:
-                    keys, values = cache.update(key[this], value[this], layer)
-                    out[row, 0] = _attention(query[this], keys, values, scaling)[0, :, 0]
+                    out[this] = memory.attend(layer, query[this], key[this], value[this], scaling)
                 except Exception as error:  # one stream's failure, of whatever kind, is not its neighbours'
                     self.errors[row] = error
         return out
@@ -46,7 +69,7 @@ def _attention(query: Tensor, keys: Tensor, values: Tensor, scaling: float) -> T
 
 
 def decode_together(
-    model: nn.Module, tokens: Sequence[int], caches: Sequence[Cache], width: int
+    model: nn.Module, tokens: Sequence[int], memories: Sequence[Attending | Cache], width: int
 ) -> list[Tensor | Exception]:
     """Logits after one more token of each stream, float32 `[vocabulary]`, or the error of that stream alone.
 
@@ -59,8 +82,8 @@ def decode_together(
         a causal language model of transformers.
     tokens
         the next token of each stream.
-    caches
-        the memory of each stream; those whose entry is an error are to be dropped.
+    memories
+        of each stream; those whose entry is an error are to be dropped. Of a transformers cache a token sees all.
     width
         rows; as many streams at most.
 
@@ -72,9 +95,9 @@ def decode_together(
     rows, device = joint_rows(model, width), next(model.parameters()).device
     idle = [0] * (rows - len(tokens))
     ids = torch.tensor([*tokens, *idle], device=device)[:, None]
-    ages = torch.tensor([*(cache.get_seq_length() for cache in caches), *idle], device=device)[:, None]
-    router = _Rows(caches)
-    logits = routed(model, ids, ages, router)[:, -1]
+    router = _Rows([each if isinstance(each, Attending) else _OfCache(each) for each in memories])
+    places = torch.tensor([*(each.position for each in router.memories), *idle], device=device)[:, None]
+    logits = routed(model, ids, places, router)[:, -1]
     finite = torch.isfinite(logits).all(dim=-1).tolist()
     results: list[Tensor | Exception] = []
     for row, error in enumerate(router.errors):
@@ -130,12 +153,12 @@ def _alike(model: nn.Module, width: int, rows: int) -> bool:
     return True
 
 
-class _Itself(Cache):
+class _Itself:
     """Memory of a trial: a token sees itself and one key that is not rotated with it."""
 
-    def __init__(self) -> None:
-        super().__init__(layers=[])
+    position = 0
 
-    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
-        keys = torch.cat([torch.ones_like(key_states), key_states], dim=2)
-        return keys, torch.cat([torch.zeros_like(value_states), value_states], dim=2)
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        keys = torch.cat([torch.ones_like(key), key], dim=2)
+        values = torch.cat([torch.zeros_like(value), value], dim=2)
+        return _attention(query, keys, values, scaling).transpose(1, 2)

@@ -1,11 +1,13 @@
 """One step of a language operator: tokens through the model on one view of its memory, and their losses."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
 from unending.core import Event, Rows, Text, Tokens
 from unending.parts.backbones import LanguageBackbone
-from unending.parts.memory import MemoryCache, forward, next_token_losses
+from unending.parts.memory import forward, next_token_losses
 from unending.parts.reading import answers, tokens
 from unending.parts.reading.answers import Answer
 from unending.parts.reading.tokens import Reading
@@ -23,7 +25,7 @@ class Pass:
     backbone
         the model.
     cache
-        a view of the memory of the state.
+        a view of the memory of the state: a transformers cache or `Attending`, with `seen`, the tokens so far.
     logits
         float32 `[vocabulary]` after the newest token of the state.
     reading
@@ -31,7 +33,7 @@ class Pass:
     """
 
     def __init__(
-        self, backbone: LanguageBackbone, cache: MemoryCache, logits: torch.Tensor, reading: Reading
+        self, backbone: LanguageBackbone, cache: Any, logits: torch.Tensor, reading: Reading
     ) -> None:
         self.backbone, self.cache, self.logits, self.reading = backbone, cache, logits, reading
         self.events: list[Event] = []

@@ -1,29 +1,55 @@
-"""Answers of many sessions in the making at once: one forward pass a token, each session with its own memory."""
+"""Tokens of many sessions at once: one forward pass for one token of each, every session with its own memory."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
-from unending.core import Chunk, Event, Tick
+from torch import Tensor, nn
+from transformers import Cache
+
+from unending.core import Chunk, Event
 from unending.core.errors import ModelUnsupportedError
-from unending.parts.backbones import LanguageBackbone
-from unending.parts.memory.joint import decode_together, joint_rows
-from unending.parts.reading.answers import Answer
+from unending.parts.memory.joint import Attending, decode_together, joint_rows
 from unending.parts.reading.passes import Pass
 
-__all__ = ["step_together"]
+__all__ = ["Saying", "Turn", "step_together"]
 
-
-class Speaking(Protocol):
-    """A state with an answer that may be in the making."""
-
-    @property
-    def answer(self) -> Answer: ...
-    @property
-    def seed(self) -> int: ...
-
-
-S = TypeVar("S", bound=Speaking)
+S = TypeVar("S")
+S_co = TypeVar("S_co", covariant=True)
 Result = tuple[S, list[Event]] | Exception
+
+
+class Turn(Protocol[S_co]):
+    """The step of one session in which one token goes through the model."""
+
+    @property
+    def token(self) -> int:
+        """What goes in."""
+
+    @property
+    def memory(self) -> Attending | Cache:
+        """What it attends over, and where its keys go."""
+
+    def end(self, logits: Tensor) -> tuple[S_co, list[Event]]:
+        """The new state and the outputs, once the logits `[vocabulary]` after the token are there."""
+
+
+@dataclass(frozen=True, eq=False)
+class Saying(Generic[S]):
+    """A turn of a system that chooses a token of its answer from the logits it has, and then reads it."""
+
+    work: Pass
+    token: int
+    closing: Callable[[Pass], S]
+    """The new state, of the pass with its new logits."""
+
+    @property
+    def memory(self) -> Any:
+        return self.work.cache
+
+    def end(self, logits: Tensor) -> tuple[S, list[Event]]:
+        self.work.logits = logits
+        return self.closing(self.work), self.work.events
 
 
 def step_together(
@@ -31,59 +57,52 @@ def step_together(
     chunks: Sequence[Chunk],
     width: int,
     *,
-    backbone: LanguageBackbone,
-    temperature: float,
-    begin: Callable[[S], Pass],
-    end: Callable[[Pass, Answer, int], S],
+    module: nn.Module,
+    ready: Callable[[S, Chunk], bool],
+    begin: Callable[[S], Turn[S]],
     alone: Callable[[Sequence[S], Sequence[Chunk], int], list[Result[S]]],
 ) -> list[Result[S]]:
-    """`Operator._step_many` of a language operator: ticks of answers in the making run together, `width` at a time.
+    """`Operator._step_many` of a language operator: steps of one token run together, `width` at a time.
 
     Parameters
     ----------
     states, chunks, width
         as in `Operator._step_many`.
-    backbone, temperature
-        of the operator.
+    module
+        the model.
+    ready
+        whether a step is one token through the model, and nothing else.
     begin
-        opens the pass of a state.
-    end
-        the new state, of a pass, the answer so far and the seed.
+        opens such a step.
     alone
         steps everything else, and everything where the model does not allow joint decoding (`joint_rows`).
     """
-    joint = [
-        index
-        for index, (state, chunk) in enumerate(zip(states, chunks, strict=True))
-        if type(chunk) is Tick and state.answer.left
-    ]
+    joint = [index for index, pair in enumerate(zip(states, chunks, strict=True)) if ready(*pair)]
     try:
         if joint:
-            joint_rows(backbone.module, width)
+            joint_rows(module, width)
     except ModelUnsupportedError:
         joint = []
     rest = sorted(set(range(len(states))) - set(joint))
     results: dict[int, Result[S]] = dict(
         zip(rest, alone([states[i] for i in rest], [chunks[i] for i in rest], width), strict=True)
     )
-    begun: list[tuple[int, Pass, Answer, int]] = []
+    begun: list[tuple[int, Turn[S]]] = []
     for index in joint:
         try:
-            work = begin(states[index])
-            begun.append((index, work, *work.speak(states[index].answer, temperature, states[index].seed)))
+            begun.append((index, begin(states[index])))
         except Exception as error:  # one session's failure, of whatever kind, is not its neighbours'
             results[index] = error
     for start in range(0, len(begun), width):
         group = begun[start : start + width]
-        tokens, caches = [token for *_, token in group], [work.cache for _, work, *_ in group]
+        tokens, memories = [turn.token for _, turn in group], [turn.memory for _, turn in group]
         try:
-            found = decode_together(backbone.module, tokens, caches, width)
+            found = decode_together(module, tokens, memories, width)
         except Exception as error:  # of the pass as a whole
             found = [error] * len(group)
-        for (index, work, answer, _), logits in zip(group, found, strict=True):
-            if isinstance(logits, Exception):
-                results[index] = logits
-            else:
-                work.logits = logits
-                results[index] = end(work, answer, states[index].seed), work.events
+        for (index, turn), logits in zip(group, found, strict=True):
+            try:
+                results[index] = logits if isinstance(logits, Exception) else turn.end(logits)
+            except Exception as error:  # as above
+                results[index] = error
     return [results[index] for index in range(len(states))]

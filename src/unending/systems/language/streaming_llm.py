@@ -31,7 +31,7 @@ from unending.parts import backbones
 from unending.parts.memory import KVMemory, MemoryCache, SinksAndWindow, empty, kv_bytes
 from unending.parts.reading import Answer, Pass, Reading, answers, tokens
 from unending.parts.reading.naive import offline
-from unending.parts.reading.together import step_together
+from unending.parts.reading.together import Saying, step_together
 
 __all__ = ["StreamingCache", "StreamingLLM", "StreamingLLMState"]
 
@@ -248,10 +248,9 @@ class StreamingLLM(Operator[StreamingLLMState]):
             states,
             chunks,
             width,
-            backbone=self.backbone,
-            temperature=self.temperature,
-            begin=self._begin,
-            end=self._end,
+            module=self.backbone.module,
+            ready=lambda state, chunk: type(chunk) is Tick and state.answer.left > 0,
+            begin=self._say,
             alone=super()._step_many,
         )
 
@@ -277,8 +276,12 @@ class StreamingLLM(Operator[StreamingLLMState]):
         for start in range(0, len(turn), self.chunk):
             work.put(turn[start : start + self.chunk])
 
-    def _decode(self, state: StreamingLLMState) -> tuple[StreamingLLMState, list[Event]]:
+    def _say(self, state: StreamingLLMState) -> Saying[StreamingLLMState]:
         work = self._begin(state)
         answer, token = work.speak(state.answer, self.temperature, state.seed)
-        work.put([token])
-        return self._end(work, answer, state.seed), work.events
+        return Saying(work, token, lambda done: self._end(done, answer, state.seed))
+
+    def _decode(self, state: StreamingLLMState) -> tuple[StreamingLLMState, list[Event]]:
+        turn = self._say(state)
+        turn.work.put([turn.token])
+        return turn.end(turn.work.logits)
