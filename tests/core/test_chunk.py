@@ -34,6 +34,7 @@ def transitions(n: int = 4, **changes) -> Transitions:
 WITH_ITEMS = [
     Tokens([1, 2, 3, 4]),
     Text("añ🙂b"),
+    Text("so..", role="thought"),
     Audio(np.linspace(-1, 1, 4), 8000),
     Audio(np.zeros((4, 2)), 8000, t=1.5),
     Frames(np.zeros((4, 2, 3, 1), np.uint8), 25.0),
@@ -94,6 +95,7 @@ def test_instants_are_not_cut() -> None:
         lambda: Tokens([1, [2, 3]]),
         lambda: Tokens([True]),
         lambda: Text(b"bytes"),
+        lambda: Text("text", role=None),
         lambda: Audio([0.0], 0),
         lambda: Audio(np.zeros((1, 1, 1)), 8),
         lambda: Audio([1j], 8),

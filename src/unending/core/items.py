@@ -85,6 +85,12 @@ class Text(Chunk):
             if not isinstance(getattr(self, name), str):
                 raise InputError(f"{name} must be a str, got {type(getattr(self, name)).__name__}")
 
+    def encode(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        plain, held = super().encode()
+        if not self.role:  # plain text is written as it was before there were roles
+            del plain["role"]
+        return plain, held
+
     def check(self, domain: Domain) -> None:
         require_unicode(self.text, "text")
 
