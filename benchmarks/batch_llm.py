@@ -3,7 +3,6 @@
 Settings, seeds and baselines are the constants below. Arms of one row run in one process, by turns.
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Callable
@@ -13,8 +12,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
-import torch
-from rows import Row, store
+from command import progress, run
+from rows import Row
 from transformers import LlamaConfig
 
 from unending.io.text import standard_text
@@ -51,10 +50,6 @@ ARMS: dict[str, dict[str, Any]] = {
     "FCFS + LRU prefix cache": {"sharing": "cache", "order": "fcfs"},
     "no sharing": {"sharing": "none", "order": "fcfs"},
 }
-
-
-def progress(text: str) -> None:
-    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
 def shuffled(draw: Callable[[int], list[int]], requests: int, degree: int) -> list[list[int]]:
@@ -328,14 +323,5 @@ PARTS = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS), help="parts to run")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    for name in options.only:
-        store(SYSTEM, PARTS[name](), f"python benchmarks/batch_llm.py --only {name}")
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(run(SYSTEM, __file__, PARTS))

@@ -4,8 +4,6 @@ Settings, seeds and baselines are the constants below. The simulated parts run t
 simulated time; what a pass and a swap take there is `LARGE`, set by hand and not measured.
 """
 
-import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -15,8 +13,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
-import torch
-from rows import RESULTS, Row, store
+from command import progress, run
+from rows import RESULTS, Row
 
 from unending.core import TICK, Tokens
 from unending.io.text import standard_text
@@ -78,10 +76,6 @@ REAL_BATCH = 128
 """Tokens of one pass: on this processor longer passes take more time a token, which would flatter streaming."""
 COST_SIZES = (16, 64, 256)
 LENGTHS = (64, 512, 2_048)
-
-
-def progress(text: str) -> None:
-    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
 def real_ids() -> np.ndarray:
@@ -361,29 +355,5 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
 }
 
 
-def main() -> int:
-    """Run the parts that have no rows yet (or those of `--only`, `--again` for all) and store their rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--only", choices=sorted(PARTS), action="append", help="run these parts, whatever is stored"
-    )
-    parser.add_argument("--again", action="store_true", help="run everything anew")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    path = RESULTS / f"{SYSTEM}.json"
-    done = {row["command"] for row in json.loads(path.read_text())} if path.is_file() else set()
-    for name, part in PARTS.items():
-        command = f"python benchmarks/stream2llm.py --only {name}"
-        if options.only and name not in options.only:
-            continue
-        if not options.only and not options.again and command in done:
-            progress(f"{name}: rows are stored (--again runs it anew)")
-            continue
-        progress(name)
-        store(SYSTEM, part(), command)
-    draw()
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(SYSTEM, __file__, PARTS, draw))

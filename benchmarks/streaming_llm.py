@@ -3,8 +3,6 @@
 Settings, seeds and baselines are the constants below.
 """
 
-import argparse
-import json
 import math
 import re
 import sys
@@ -17,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
 import torch
-from rows import RESULTS, Row, store
+from command import progress, run
+from rows import RESULTS, Row
 from transformers import AutoModelForCausalLM, Cache, DynamicCache, LlamaConfig
 
 from unending.cli.monitor import Sample, plot
@@ -54,10 +53,6 @@ TRAINED_DISTANCES, TRAINED_LENGTH = (20, 50, 100, 150, 200), 6_000
 """Records back; a record has 2.3 tokens, so with a cache of 4 + 252 the first three are inside."""
 TINY_MARKS = (1_000, 10_000, 100_000)
 TINY_TOKENS = 50
-
-
-def progress(text: str) -> None:
-    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
 def perplexity(losses: np.ndarray) -> float:
@@ -546,28 +541,5 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
 }
 
 
-def main() -> int:
-    """Run the parts that have no rows yet (or those of `--only`, `--again` for all) and store their rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--only", choices=sorted(PARTS), action="append", help="run these parts, whatever is stored"
-    )
-    parser.add_argument("--again", action="store_true", help="run everything anew")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    path = RESULTS / f"{SYSTEM}.json"
-    done = {row["command"] for row in json.loads(path.read_text())} if path.is_file() else set()
-    for name, part in PARTS.items():
-        command = f"python benchmarks/streaming_llm.py --only {name}"
-        if options.only and name not in options.only:
-            continue
-        if not options.only and not options.again and command in done:
-            progress(f"{name}: rows are stored (--again runs it anew)")
-            continue
-        progress(name)
-        store(SYSTEM, part(), command)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(SYSTEM, __file__, PARTS))
