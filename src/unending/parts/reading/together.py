@@ -59,7 +59,7 @@ def step_together(
     *,
     module: nn.Module,
     ready: Callable[[S, Chunk], bool],
-    begin: Callable[[S], Turn[S]],
+    begin: Callable[[S], Turn[S] | tuple[S, list[Event]]],
     alone: Callable[[Sequence[S], Sequence[Chunk], int], list[Result[S]]],
 ) -> list[Result[S]]:
     """`Operator._step_many` of a language operator: steps of one token run together, `width` at a time.
@@ -73,7 +73,7 @@ def step_together(
     ready
         whether a step is one token through the model, and nothing else.
     begin
-        opens such a step.
+        opens such a step, or gives its result where no token turns out to be needed.
     alone
         steps everything else, and everything where the model does not allow joint decoding (`joint_rows`).
     """
@@ -90,7 +90,11 @@ def step_together(
     begun: list[tuple[int, Turn[S]]] = []
     for index in joint:
         try:
-            begun.append((index, begin(states[index])))
+            opened = begin(states[index])
+            if isinstance(opened, tuple):
+                results[index] = opened
+            else:
+                begun.append((index, opened))
         except Exception as error:  # one session's failure, of whatever kind, is not its neighbours'
             results[index] = error
     for start in range(0, len(begun), width):

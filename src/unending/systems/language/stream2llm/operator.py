@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from unending.core import (
     Bound,
@@ -23,11 +23,11 @@ from unending.core import (
     Tick,
     Tokens,
 )
-from unending.core.errors import CapacityError, InputError, ModelUnsupportedError
+from unending.core.errors import CapacityError, InputError
 from unending.parts import backbones
-from unending.parts.memory.joint import decode_together, joint_rows
 from unending.parts.prefix import PagedKVPool, block_bytes
 from unending.parts.reading import Reading, answers, tokens
+from unending.parts.reading.together import step_together
 from unending.systems.language.stream2llm import context, naive
 from unending.systems.language.stream2llm.context import Stream2LLMState
 from unending.systems.language.stream2llm.memory import PagedCache
@@ -243,44 +243,40 @@ class Stream2LLM(Operator[Stream2LLMState]):
     def _step_many(
         self, states: Sequence[Stream2LLMState], chunks: Sequence[Chunk], width: int
     ) -> list[tuple[Stream2LLMState, list[Event]] | Exception]:
-        joint = [i for i, chunk in enumerate(chunks) if type(chunk) is Tick and _speaks(states[i])]
-        module = self.backbone.module
-        try:
-            if joint:
-                joint_rows(module, width)
-        except ModelUnsupportedError:
-            joint = []
-        rest = sorted(set(range(len(states))) - set(joint))
-        alone = super()._step_many([states[i] for i in rest], [chunks[i] for i in rest], width)
-        results: dict[int, tuple[Stream2LLMState, list[Event]] | Exception] = dict(
-            zip(rest, alone, strict=True)
+        return step_together(
+            states,
+            chunks,
+            width,
+            module=self.backbone.module,
+            ready=lambda state, chunk: type(chunk) is Tick and _speaks(state),
+            begin=self._say,
+            alone=super()._step_many,
         )
-        spoken: list[tuple[int, Stream2LLMState, list[Event], PagedCache]] = []
-        for index in joint:
-            try:
-                state, events = context.speak(self, states[index])
-                pool = PagedKVPool(state.blocks)
-                table = state.table[: pool.blocks_for(state.computed)]
-                if state.answer.left:
-                    spoken.append((index, state, events, PagedCache(pool, table, state.computed)))
-                else:
-                    results[index] = state, events
-            except Exception as error:  # one session's failure, of whatever kind, is not its neighbours'
-                results[index] = error
-        for start in range(0, len(spoken), width):
-            group = spoken[start : start + width]
-            said = [int(state.tokens[state.count - 1]) for _, state, _, _ in group]
-            try:
-                found = decode_together(module, said, [cache for *_, cache in group], width)
-            except Exception as error:  # of the pass as a whole
-                found = [error] * len(group)
-            for (index, state, events, cache), logits in zip(group, found, strict=True):
-                if isinstance(logits, Exception):
-                    results[index] = logits
-                else:
-                    read = context.has_read(state, cache.pool, cache.table, cache.count, logits)
-                    results[index] = read, events
-        return [results[index] for index in range(len(states))]
+
+    def _say(self, state: Stream2LLMState) -> "_Saying | tuple[Stream2LLMState, list[Event]]":
+        state, events = context.speak(self, state)
+        if not state.answer.left:
+            return state, events
+        pool = PagedKVPool(state.blocks)
+        table = state.table[: pool.blocks_for(state.computed)]
+        return _Saying(state, events, PagedCache(pool, table, state.computed))
+
+
+@dataclass(frozen=True, eq=False)
+class _Saying:
+    """The turn of a session whose next token of the answer is chosen and is to be read."""
+
+    state: Stream2LLMState
+    events: list[Event]
+    memory: PagedCache
+
+    @property
+    def token(self) -> int:
+        return int(self.state.tokens[self.state.count - 1])
+
+    def end(self, logits: Tensor) -> tuple[Stream2LLMState, list[Event]]:
+        cache = self.memory
+        return context.has_read(self.state, cache.pool, cache.table, cache.count, logits), self.events
 
 
 def _speaks(state: Stream2LLMState) -> bool:
