@@ -28,6 +28,7 @@ from unending.core import (
 )
 from unending.core.errors import CapacityError, InputError
 from unending.parts import backbones
+from unending.parts.backbones.operators import OnLanguageModel
 from unending.parts.memory import KVMemory, MemoryCache, SinksAndWindow, empty, kv_bytes
 from unending.parts.reading import Answer, Pass, Reading, answers, tokens
 from unending.parts.reading.naive import offline
@@ -92,7 +93,7 @@ class StreamingLLMState:
 
 
 @dataclass(frozen=True)
-class StreamingLLM(Operator[StreamingLLMState]):
+class StreamingLLM(OnLanguageModel, Operator[StreamingLLMState]):
     """StreamingLLM (Xiao, Tian, Chen, Han, Lewis 2023, arXiv 2309.17453) as a stream operator.
 
     Text or tokens go in; next-token losses in nats come out as rows `[n, 1]`. A `Query` is put into the stream as a
@@ -160,17 +161,6 @@ class StreamingLLM(Operator[StreamingLLMState]):
             module, tokenizer, sink_size=2, window_size=14, chunk=4, max_new_tokens=2, temperature=1.0
         )
 
-    @classmethod
-    def from_model(cls, module: nn.Module, tokenizer: Any = None, **settings: Any) -> Self:
-        """The operator over a model that is in memory already; `settings` are the other fields."""
-        dtype = str(next(module.parameters()).dtype).removeprefix("torch.")
-        return cls(model=backbones.register(module, tokenizer), dtype=dtype, **settings)
-
-    @property
-    def backbone(self) -> backbones.LanguageBackbone:
-        """The model, loaded at the first use."""
-        return backbones.load(self.model, self.dtype)
-
     @property
     def retention(self) -> SinksAndWindow:
         """What stays in the cache."""
@@ -192,9 +182,6 @@ class StreamingLLM(Operator[StreamingLLMState]):
 
     def domain(self) -> Mapping[type[Chunk], Domain]:
         return self._domain
-
-    def weights_digest(self) -> str:
-        return self.backbone.digest
 
     def bound(self) -> Bound:
         backbone = self.backbone

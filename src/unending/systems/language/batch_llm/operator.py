@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from torch import nn
 
 from unending.core import (
     Bound,
@@ -23,7 +22,7 @@ from unending.core import (
     Tick,
 )
 from unending.core.errors import CapacityError, InputError
-from unending.parts import backbones
+from unending.parts.backbones.operators import OnLanguageModel
 from unending.parts.backbones.routing import require_routable
 from unending.parts.prefix import KVShapes, PagedKVPool, block_bytes, empty_blocks
 from unending.systems.language.batch_llm.batch import Batch, Runner, batch_bytes, empty_batch
@@ -36,7 +35,7 @@ __all__ = ["BatchLLM"]
 
 
 @dataclass(frozen=True)
-class BatchLLM(Operator[BatchLLMState]):
+class BatchLLM(OnLanguageModel, Operator[BatchLLMState]):
     """BatchLLM (Zheng, Ji, Fang, Zhou, Liu, Peng 2024, arXiv 2412.03594) as a stream operator.
 
     A `Query` is a prompt, and so is a `Control("messages", [{"role": ..., "content": ...}, ...])`; they are gathered.
@@ -126,17 +125,6 @@ class BatchLLM(Operator[BatchLLMState]):
             shared_rows=2,
         )
 
-    @classmethod
-    def from_model(cls, module: nn.Module, tokenizer: Any = None, **settings: Any) -> Self:
-        """The operator over a model that is in memory already; `settings` are the other fields."""
-        dtype = str(next(module.parameters()).dtype).removeprefix("torch.")
-        return cls(model=backbones.register(module, tokenizer), dtype=dtype, **settings)
-
-    @property
-    def backbone(self) -> backbones.LanguageBackbone:
-        """The model, loaded at the first use."""
-        return backbones.load(self.model, self.dtype)
-
     @cached_property
     def policy(self) -> Policy:
         """How iterations are put together."""
@@ -167,9 +155,6 @@ class BatchLLM(Operator[BatchLLMState]):
 
     def domain(self) -> Mapping[type[Chunk], Domain]:
         return self._domain
-
-    def weights_digest(self) -> str:
-        return self.backbone.digest
 
     def bound(self) -> Bound:
         blocks, size = self.policy.blocks, self.block_size

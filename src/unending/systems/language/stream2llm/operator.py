@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from unending.core import (
     Bound,
@@ -24,7 +24,7 @@ from unending.core import (
     Tokens,
 )
 from unending.core.errors import CapacityError, InputError
-from unending.parts import backbones
+from unending.parts.backbones.operators import OnLanguageModel
 from unending.parts.prefix import PagedKVPool, block_bytes
 from unending.parts.reading import Reading, answers, tokens
 from unending.parts.reading.together import step_together
@@ -37,7 +37,7 @@ __all__ = ["Stream2LLM"]
 
 
 @dataclass(frozen=True)
-class Stream2LLM(Operator[Stream2LLMState]):
+class Stream2LLM(OnLanguageModel, Operator[Stream2LLMState]):
     """Stream2LLM (Bachkaniwala, Luo, So, Mahajan, Rong 2026, arXiv 2604.16395) as a stream operator.
 
     A session is one prompt at a time. `Text` and `Tokens` append to its context and are prefilled on ticks, a block
@@ -134,17 +134,6 @@ class Stream2LLM(Operator[Stream2LLMState]):
             temperature=1.0,
         )
 
-    @classmethod
-    def from_model(cls, module: nn.Module, tokenizer: Any = None, **settings: Any) -> Self:
-        """The operator over a model that is in memory already; `settings` are the other fields."""
-        dtype = str(next(module.parameters()).dtype).removeprefix("torch.")
-        return cls(model=backbones.register(module, tokenizer), dtype=dtype, **settings)
-
-    @property
-    def backbone(self) -> backbones.LanguageBackbone:
-        """The model, loaded at the first use."""
-        return backbones.load(self.model, self.dtype)
-
     @property
     def capacity(self) -> int:
         """Tokens that a session has room for: context, question and answer."""
@@ -171,9 +160,6 @@ class Stream2LLM(Operator[Stream2LLMState]):
 
     def domain(self) -> Mapping[type[Chunk], Domain]:
         return self._domain
-
-    def weights_digest(self) -> str:
-        return self.backbone.digest
 
     def bound(self) -> Bound:
         backbone = self.backbone
