@@ -1,12 +1,11 @@
 """The engine as its users see it: sessions over asyncio, with and without a store."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
 
 import pytest
+from tests.engine.running import INPUT, alone, engine, feed, number, run
 
 from unending.core import Event, Query, Session, Text, Tokens
 from unending.core.errors import (
@@ -23,45 +22,9 @@ from unending.core.errors import (
     SnapshotForeignError,
     StorageError,
 )
-from unending.engine import Engine, Limits, MemoryStore, Stream
+from unending.engine import Engine, Limits, MemoryStore
 from unending.engine.simulation.witness import Witness
 from unending.engine.store.faults import FaultyStore
-
-INPUT = [Tokens([1, 2, 3, 4, 5]), Query("hello"), Tokens(list(range(40))), Query("?"), Tokens([9])]
-
-
-def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    async def within() -> None:
-        async with asyncio.timeout(60):
-            await main()
-
-    asyncio.run(within())
-
-
-@asynccontextmanager
-async def engine(*given: Any, **settings: Any) -> AsyncIterator[Engine]:
-    """An engine whose invariants hold when the test is through with it."""
-    made = Engine(Witness(), *given, **settings)
-    async with made:
-        yield made
-        assert made.check() == []
-    assert made.scheduler.counters.violations == 0
-    assert made.check() == []
-
-
-def alone(seed: int = 0, chunks: list[Any] = INPUT) -> list[int]:
-    """Outputs of a plain session."""
-    return [int(event.data.ids[0]) for event in Session(Witness(), seed=seed).run(chunks)]  # type: ignore[attr-defined]
-
-
-def number(event: Event) -> int:
-    return int(event.data.ids[0])  # type: ignore[attr-defined]
-
-
-async def feed(stream: Stream, chunks: list[Any] = INPUT) -> None:
-    for chunk in chunks:
-        await stream.push(chunk)
-    await stream.finish()
 
 
 @pytest.mark.parametrize("stored", [False, True])
@@ -89,6 +52,10 @@ def test_more_sessions_than_slots_are_parked_and_brought_back() -> None:
                 await stream.idle()
                 streams.append(stream)
             assert sum(view.status == "parked" for view in eng.sessions()) == 5
+            assert eng.totals().statuses == {"parked": 5, "idle": 2}
+            assert eng.totals().state_bytes == 2 * Witness().bound().resident
+            assert [view.key for view in eng.sessions("s1")] == ["s1"]
+            assert eng.scheduler.check(seated=True) == []
             await asyncio.gather(*(feed(stream, INPUT[1:]) for stream in streams))
             for index, stream in enumerate(streams):
                 assert [number(event) async for event in stream] == alone(index)
@@ -439,8 +406,9 @@ def test_watchers_see_what_the_client_gets() -> None:
             seen: list[Event] = []
 
             async def look() -> None:
-                async for event in eng.watch("a"):
-                    seen.append(event)
+                with eng.watch("a") as outputs:
+                    async for event in outputs:
+                        seen.append(event)
 
             watching = asyncio.create_task(look())
             await asyncio.sleep(0)
@@ -470,6 +438,108 @@ def test_draining_saves_everything_and_refuses_more(tmp_path: Any) -> None:
             Engine(
                 Witness(), store=tmp_path / "file" / "below" if (tmp_path / "file").write_text("x") else ""
             )
+
+    run(main)
+
+
+def test_a_system_that_cannot_tell_whether_work_is_pending_fails_that_session_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        real = Witness.pending
+        broken: list[Any] = []
+
+        def pending(self: Witness, state: Any) -> bool:
+            if broken and state.left == broken[0]:
+                raise RuntimeError("a defect")
+            return real(self, state)
+
+        async with engine() as eng:
+            one, other = await eng.open("a"), await eng.open("b")
+            await one.push(Query("hm?"))
+            broken.append(eng.scheduler.entries["a"].alive.state.left)
+            monkeypatch.setattr(Witness, "pending", pending)
+            with pytest.raises(RuntimeError, match="a defect"):
+                async for _ in one:
+                    pass
+            await other.push(INPUT[0])
+            await other.idle()
+            assert eng.session("a").status == "failed"
+            broken.clear()
+            await one.release()
+            again = await eng.resume("a")
+            await again.finish()
+            events = [number(event) async for event in again]
+            assert events == alone(0, [Query("hm?")])[-len(events) :]
+
+    run(main)
+
+
+def test_an_engine_that_cannot_start_holds_nothing(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        def no_model(self: Witness, seed: int = 0) -> None:
+            raise StorageError("there is no model")
+
+        broken = Engine(Witness(), store=tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setattr(Witness, "init", no_model)
+            with pytest.raises(StorageError, match="no model"):
+                await broken.__aenter__()
+        assert not [thread for each in broken._threads for thread in each._threads if thread.is_alive()]
+        async with engine(store=tmp_path) as eng:  # the folder is free
+            await eng.open("a")
+
+    run(main)
+
+
+def test_an_engine_that_is_cancelled_while_it_ends_holds_nothing(tmp_path: Any) -> None:
+    async def main() -> None:
+        inside = asyncio.Event()
+
+        async def live() -> None:
+            async with Engine(Witness(longest=10**6), store=tmp_path) as eng:
+                eng.scheduler.floor.journal.tell(10**6, None)  # type: ignore[arg-type]
+                eng.scheduler.floor.journal.lsn += 1  # something that never gets durable
+                inside.set()
+
+        living = asyncio.create_task(live())
+        await inside.wait()
+        await asyncio.sleep(0.05)
+        living.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await living
+        async with engine(store=tmp_path) as eng:
+            await eng.open("a")
+
+    run(main)
+
+
+def test_the_operator_gets_ready_for_the_width_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        widths = []
+        real = Witness._step_many
+
+        def noted(self: Witness, states: Any, chunks: Any, width: int) -> Any:
+            widths.append((len(states), width))
+            return real(self, states, chunks, width)
+
+        monkeypatch.setattr(Witness, "_step_many", noted)
+        async with engine(Limits(slots=5)) as eng:
+            assert widths == [(0, 5)]
+            await feed(await eng.open("a"))
+        assert {width for _, width in widths} == {5}
+
+    run(main)
+
+
+def test_who_finds_no_slot_leaves_no_wish_behind() -> None:
+    async def main() -> None:
+        async with engine(Limits(slots=1, idle=100.0, turn=100.0), store=MemoryStore()) as eng:
+            await (await eng.open("a")).release()
+            await eng.open("b")
+            with pytest.raises(BusyError):
+                await eng.snapshot("a")
+            assert not eng.scheduler.entries["a"].asked
 
     run(main)
 

@@ -160,6 +160,23 @@ async def test_a_flood_is_bounded_and_told():
         assert said(await other.ask("me", "other")) == "me|"
 
 
+async def test_bytes_of_a_body_without_a_length_count_too(tmp_path):
+    token, line = new_token("ann")
+    (tmp_path / "tokens").write_text(f"{line} bytes=1000")
+    access = Access(read_tokens(tmp_path / "tokens"))
+    headers = {"authorization": f"Bearer {token}"}
+
+    async def pieces():
+        for _ in range(50):
+            yield b"x" * 1000
+
+    async with serving(access=access) as server, server.http(headers=headers) as http:
+        assert (await http.post("/v1/chat/completions", content=pieces())).status_code == 400
+        refused = await http.get("/v1/systems")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "limit")
+        assert int(refused.headers["retry-after"]) > 30
+
+
 async def test_limits_of_a_token(tmp_path):
     token, line = new_token("ann")
     slow, second = new_token("bob")

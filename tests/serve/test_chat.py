@@ -5,7 +5,7 @@ import asyncio
 import openai
 import pytest
 from tests.serve.conftest import serving, settled
-from tests.serve.toys import Echo, Sum
+from tests.serve.toys import Echo, Sum, Thinker
 
 from unending.engine import Limits
 from unending.serve.turns import Body, Turn
@@ -125,6 +125,36 @@ async def test_length_and_stop_are_honoured(streamed):
         assert await ask(ai, stop=["zz", "h", "fg"]) == ("abcde", "stop")
         assert await ask(ai, stop=["gX", "|X"]) == ("abcdefgh|", "stop")
         await settled(lambda: not server.entries())
+
+
+async def test_thoughts_are_told_apart_from_the_answer():
+    messages = [user("blue"), user("how much?")]
+    async with serving(Thinker(), Echo()) as server, client(server) as ai:
+        answer = await ai.chat.completions.create(model="thinker", messages=messages)
+        message = answer.choices[0].message
+        assert (message.content, message.reasoning_content) == ("so it is 12", "hm. so. well. ")
+        assert answer.usage.completion_tokens == 6
+        stream = await ai.chat.completions.create(model="thinker", messages=messages, stream=True)
+        deltas = [chunk.choices[0].delta async for chunk in stream]
+        thoughts = [getattr(delta, "reasoning_content", None) for delta in deltas]
+        assert [each for each in thoughts if each] == ["hm. ", "so. ", "well. "]
+        assert [delta.content for delta in deltas if delta.content] == ["so ", "it is ", "12"]
+        assert not any(delta.content for delta in deltas[1:4])
+        plain = await ai.chat.completions.create(model="echo", messages=messages)
+        assert "reasoning_content" not in plain.choices[0].message.model_dump()
+
+
+async def test_thoughts_count_for_the_length_and_are_not_searched_for_stops():
+    async with serving(Thinker()) as server, client(server) as ai:
+
+        async def ask(**options):
+            answer = await ai.chat.completions.create(model="thinker", messages=[user("?")], **options)
+            message = answer.choices[0].message
+            return message.content, message.reasoning_content, answer.choices[0].finish_reason
+
+        assert await ask(max_tokens=2) == ("", "hm. so. ", "length")
+        assert await ask(max_tokens=4) == ("so ", "hm. so. well. ", "length")
+        assert await ask(stop="so") == ("", "hm. so. well. ", "stop")
 
 
 async def test_the_longest_answer_of_the_system_is_told_as_length():

@@ -5,10 +5,10 @@ import asyncio
 import openai
 import pytest
 from tests.serve.conftest import serving, settled
-from tests.serve.toys import Echo, Sum
+from tests.serve.toys import Echo, Sum, Thinker
 from websockets.exceptions import InvalidStatus
 
-from unending.serve import Access
+from unending.serve import Access, Options
 from unending.serve.access import Limits, new_token, read_tokens
 
 pytestmark = pytest.mark.anyio
@@ -56,6 +56,57 @@ async def test_a_conversation_in_events():
         response = events[-1].response
         assert (response.status, response.usage.output_tokens) == ("completed", len(expected))
         assert response.output[0].content[0].text == expected
+
+
+async def test_thoughts_are_events_of_their_own():
+    async with serving(Thinker()) as server, connect(server, model="thinker") as connection:
+        await connection.conversation.item.create(item=item("how much?"))
+        await connection.response.create()
+        events = await until(connection, "response.done")
+        thoughts = [event.delta for event in events if event.type == "response.reasoning_text.delta"]
+        assert thoughts == ["hm. ", "so. ", "well. "]
+        (thought,) = [event for event in events if event.type == "response.reasoning_text.done"]
+        assert thought.text == "hm. so. well. "
+        assert [event.delta for event in events if event.type == "response.output_text.delta"] == [
+            "so ", "it is ", "0",
+        ]  # fmt: skip
+        assert events[-1].response.output[0].content[0].text == "so it is 0"
+
+
+async def test_a_session_keeps_its_name_and_the_settings_that_are_not_changed():
+    async with serving() as server, connect(server) as connection:
+        created = (await until(connection, "session.created"))[-1].session
+        await connection.session.update(session={"type": "realtime", "instructions": "be kind"})
+        await until(connection, "session.updated")
+        await connection.session.update(session={"type": "realtime", "max_output_tokens": 3})
+        updated = (await until(connection, "session.updated"))[-1].session
+        assert (updated.id, updated.instructions, updated.max_output_tokens) == (created.id, "be kind", 3)
+        assert server.entries().popitem()[1].accepted == 1  # the instructions, once
+
+
+async def test_who_waits_for_a_long_answer_is_not_idle():
+    slow = serving(Echo(pause=0.02), options=Options(idle=0.3, grace=2.0))
+    async with slow as server, connect(server) as connection:
+        await connection.conversation.item.create(item=item("x" * 40))
+        await connection.response.create()
+        done = (await until(connection, "response.done"))[-1].response
+        assert done.output[0].content[0].text == "x" * 40 + "|"
+        error = (await until(connection, "error"))[-1].error
+        assert error.code == "timeout"  # now it is
+
+
+async def test_what_was_cancelled_before_it_began_does_not_cancel_the_next():
+    async with serving() as server, connect(server) as connection:
+        await connection.conversation.item.create(item=item("a\x00", role="system"))
+        await connection.conversation.item.create(item=item("first?"))
+        await connection.response.create()
+        await connection.response.cancel()
+        assert (await until(connection, "error"))[-1].error.code == "input"
+        assert (await until(connection, "response.done"))[-1].response.status == "failed"
+        await connection.conversation.item.create(item=item("second?"))
+        await connection.response.create()
+        done = (await until(connection, "response.done"))[-1].response
+        assert (done.status, done.output[0].content[0].text) == ("completed", "second?|")
 
 
 async def test_a_response_that_is_cancelled():

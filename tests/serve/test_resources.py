@@ -163,7 +163,8 @@ async def test_a_step_falls_into_its_bucket():
 
 async def test_logs_hold_no_content_and_no_token(capsys, monkeypatch):
     secret = "the-secret-of-the-stream"
-    names = ("unending", "uvicorn", "websockets", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
+    others = ("uvicorn.error", "uvicorn.access", "uvicorn.asgi")
+    names = ("unending", "asyncio", "uvicorn", "websockets", *others)
     before = {
         name: (logger.handlers, logger.propagate, logger.level)
         for name in names
@@ -181,10 +182,12 @@ async def test_logs_hold_no_content_and_no_token(capsys, monkeypatch):
                 await http.get(f"/{secret}?token={secret}", headers={"authorization": f"Bearer {secret}"})
                 body = {"model": "echo", "messages": [{"role": "user", "content": f"{secret}"}]}
                 await http.post("/v1/chat/completions", json=body)
+                logging.getLogger("asyncio").error("a callback failed", exc_info=ValueError(secret))
         said = capsys.readouterr().err
         assert "route=/v1/chat/completions" in said
         assert '"event": "request"' in said
         assert "internal error" in said
+        assert "a callback failed" in said
         assert secret not in said
     finally:
         for name, (handlers, propagate, level) in before.items():

@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+import re
 import socket
 
 import pytest
 from tests.serve.conftest import said, serving, settled
-from tests.serve.toys import Echo
+from tests.serve.toys import Echo, Sum
 from websockets.exceptions import InvalidStatus
 
 from unending.core.errors import InputError
@@ -151,6 +152,37 @@ async def test_a_client_that_does_not_read_is_cut_off():
         await settled(lambda: not server.entries("sum")["/s"].held)
         await other.open("other")
         assert said(await other.ask("me", "other")) == "me|"
+
+
+async def ask_for_a_large_snapshot(server):
+    """A connection on which 32 MB are on their way."""
+    async with server.sessions() as talk:
+        await talk.open("s", "sum")
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1 << 16)
+        writer.write(b"GET /v1/sessions/sum/s/snapshot HTTP/1.1\r\nhost: x\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(re.search(rb"content-length: (\d+)", head)[1])
+        assert length > 32_000_000
+        return reader, writer, length
+
+
+async def test_a_client_that_does_not_take_an_answer_is_cut_off():
+    async with serving(Sum(width=4_000_000), options=Options(slow=0.3, grace=2.0)) as server:
+        reader, writer, length = await ask_for_a_large_snapshot(server)
+        await asyncio.sleep(1.5)
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
+            await reader.readexactly(length)
+        writer.close()
+
+
+async def test_a_client_that_takes_an_answer_slowly_gets_it_whole():
+    async with serving(Sum(width=4_000_000), options=Options(slow=0.6, grace=2.0)) as server:
+        reader, writer, length = await ask_for_a_large_snapshot(server)
+        for _ in range(10):
+            length -= len(await reader.readexactly(2_000_000))
+            await asyncio.sleep(0.1)
+        await reader.readexactly(length)
+        writer.close()
 
 
 async def test_a_stop_tells_the_clients_ends_the_answer_and_saves(tmp_path):

@@ -6,9 +6,10 @@ import base64
 import numpy as np
 import pytest
 from tests.serve.conftest import said, serving
-from tests.serve.toys import Echo
+from tests.serve.toys import Echo, Thinker
 
 from unending.engine import Limits
+from unending.serve import Access, new_token, read_tokens
 
 pytestmark = pytest.mark.anyio
 
@@ -50,6 +51,19 @@ async def test_arrays_come_and_go_as_base64_or_lists():
         assert np.array_equal(np.concatenate(got), np.cumsum(np.concatenate([rows, rows]), axis=0))
 
 
+async def test_thoughts_say_that_they_are_such_while_the_text_still_comes():
+    async with serving(Thinker()) as server, server.sessions() as talk:
+        await talk.open("a", "thinker")
+        for text in ("blue", "red"):
+            await talk.send("input.push", "a", "thinker", chunk={"kind": "Text", "text": text})
+            outputs = [each for each in await talk.until("session.idle") if each["type"] == "output"]
+            assert [each["chunk"]["role"] for each in outputs] == ["thought"]
+        await talk.send("input.push", "a", "thinker", chunk={"kind": "Query", "text": "?"})
+        outputs = [each["chunk"] for each in await talk.until("session.idle") if each["type"] == "output"]
+        roles = [chunk.get("role", "") for chunk in outputs]
+        assert roles == ["thought", "thought", "deep", "answer", "answer", ""]
+
+
 async def test_many_sessions_on_one_connection_do_not_mix():
     async with serving(limits=Limits(slots=16)) as server, server.sessions() as talk:
         names = [f"s{number}" for number in range(12)]
@@ -84,6 +98,25 @@ async def test_a_client_goes_on_after_the_output_it_has():
                 said([each for each in (await talk.until("session.idle")) if each["type"] == "output"]) == ""
             )
             assert said(await talk.ask("ok")) == "ok|"
+
+
+async def test_input_beyond_the_rate_is_told_with_its_number_and_may_come_again(tmp_path):
+    token, line = new_token("ann")
+    (tmp_path / "tokens").write_text(f"{line} rate=4")
+    access = Access(read_tokens(tmp_path / "tokens"))
+    headers = {"authorization": f"Bearer {token}"}
+    async with serving(access=access) as server, server.sessions(additional_headers=headers) as talk:
+        await talk.open()
+        for seq in range(1, 13):
+            await talk.send("input.push", chunk={"kind": "Text", "text": "x"}, seq=seq, id=f"push {seq}")
+        errors = [each for each in [await talk.next() for _ in range(12)] if each["type"] == "error"]
+        first = errors[0]
+        assert (first["code"], first["session"], first["id"]) == ("limit", "a", f"push {first['seq']}")
+        await asyncio.sleep(first["retry_after"])
+        await talk.send("input.push", chunk={"kind": "Text", "text": "x"}, seq=first["seq"])
+        while (message := await talk.next())["type"] != "input.ack":
+            pass
+        assert message["seq"] == first["seq"]
 
 
 async def test_a_stale_number_is_told_what_is_accepted():
@@ -128,7 +161,6 @@ async def test_watchers_see_what_the_client_sees():
         await client.open()
         await watcher.send("session.watch")
         await watcher.expect("session.watching")
-        await asyncio.sleep(0.05)
         outputs = await client.ask("why?")
         seen = [await watcher.expect("output") for _ in outputs]
         assert seen == outputs
@@ -136,6 +168,10 @@ async def test_watchers_see_what_the_client_sees():
         assert (await watcher.expect("error"))["code"] == "not_found"
         await watcher.send("session.release")
         await watcher.expect("session.released")
+        await watcher.send("session.watch")
+        await watcher.expect("session.watching")
+        await client.send("session.delete")
+        await watcher.expect("session.deleted")
 
 
 async def test_interrupt_fork_save_release_finish(tmp_path):

@@ -24,6 +24,7 @@ from unending.serve.failures import Refusal
 
 CHUNKS = [
     Text("süß \U0001f600", t=3.0),
+    Text("hm", role="thought"),
     Query("why?"),
     Control("interrupt"),
     Control("prompt", {"words": ["a", 1, None], "mask": np.arange(3)}),
@@ -115,6 +116,12 @@ def test_events_have_their_number_and_time():
     told = wire.output(Event(Text("a"), 1.0, 2.0, final=False, seq=7))
     chunk = {"kind": "Text", "text": "a"}
     assert told == {"type": "output", "seq": 7, "t_start": 1.0, "t_end": 2.0, "final": False, "chunk": chunk}
+
+
+def test_a_text_says_whose_it_is_where_it_is_somebody_s():
+    assert wire.chunk_to(Text("a", role="thought")) == {"kind": "Text", "text": "a", "role": "thought"}
+    with pytest.raises(InputError):
+        wire.chunk_from({"kind": "Text", "text": "a", "role": 7})
 
 
 @pytest.mark.parametrize("name", ["a", "A.b-c_9", "x" * 100])

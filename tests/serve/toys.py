@@ -1,4 +1,4 @@
-"""Operators without a framework: one that talks, one that adds up."""
+"""Operators without a framework: one that talks, one that thinks before it does, one that adds up."""
 
 import time
 from dataclasses import dataclass, replace
@@ -72,6 +72,56 @@ class Echo(Operator[EchoState]):
         time.sleep(self.pause)
         event = Event(Text(chr(state.answer[state.said])), now, now)
         return replace(state, said=state.said + 1, left=state.left - 1), [event]
+
+
+@state
+class ThinkerState:
+    heard: int
+    left: int
+
+
+@dataclass(frozen=True)
+class Thinker(Operator[ThinkerState]):
+    """Has a thought about each text, and answers a question, after some more, with how much it heard."""
+
+    spec: ClassVar[Spec] = Spec(
+        name="thinker",
+        family="toys",
+        title="thinks, then says",
+        takes=(Text, Query, Control),
+        gives=(Text,),
+        exactness=Exactness.bitwise(),
+        unit="character",
+    )
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls()
+
+    def init(self, seed=0):
+        return ThinkerState(0, 0)
+
+    def bound(self):
+        return Bound(16)
+
+    def pending(self, state):
+        return state.left > 0
+
+    def _step(self, state, chunk):
+        now = float(state.heard)
+        if isinstance(chunk, Text):
+            heard = state.heard + len(chunk)
+            return replace(state, heard=heard), [Event(Text(f"{heard} now. ", role="thought"), now, heard)]
+        if isinstance(chunk, Query):
+            return replace(state, left=len(self._speech(state))), []
+        if isinstance(chunk, Control):
+            return replace(state, left=0), []
+        role, text = self._speech(state)[-state.left]
+        return replace(state, left=state.left - 1), [Event(Text(text, role=role), now, now)]
+
+    def _speech(self, state):
+        thoughts = [("thought", "hm. "), ("thought", "so. "), ("deep", "well. ")]
+        return [*thoughts, ("answer", "so "), ("answer", "it is "), ("", str(state.heard))]
 
 
 @state

@@ -25,12 +25,14 @@ class Histogram:
 
     def percentile(self, percent: float) -> float:
         """The duration in seconds that `percent` of all durations do not exceed; 0 when there is none."""
+        if not self.total:
+            return 0.0
         wanted, seen = self.total * percent / 100, 0
         for edge, count in zip(_EDGES, self.counts, strict=False):
             seen += count
             if count and seen >= wanted:
                 return edge
-        return _EDGES[-1] if self.total else 0.0
+        return _EDGES[-1]
 
 
 @dataclass

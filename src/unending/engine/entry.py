@@ -19,15 +19,21 @@ INTERRUPT = Control("interrupt")
 
 
 def size_of(chunk: Chunk | None) -> int:
-    """Bytes that a chunk is counted for: its arrays and texts, and something for the rest."""
+    """Bytes that a chunk is counted for: its arrays and texts, wherever in it they are, and something for the rest."""
     total = 64
-    if chunk is not None:
-        for value in chunk.__dict__.values():
-            kind = type(value)
-            if kind is np.ndarray:
-                total += value.nbytes
-            elif kind is str:
-                total += len(value)
+    held: list[Any] = list(vars(chunk).values()) if chunk is not None else []
+    while held:
+        value = held.pop()
+        kind = type(value)
+        if kind is np.ndarray:
+            total += value.nbytes
+        elif kind is str:
+            total += len(value)
+        elif kind is list or kind is tuple or kind is dict:
+            total += 32 * len(value)
+            held.extend(value)
+            if kind is dict:
+                held.extend(value.values())
     return total
 
 
@@ -254,5 +260,14 @@ class Entry(Generic[S]):
 
 
 def _joins(one: Chunk, other: Chunk) -> bool:
-    """Whether a chunk can be appended to another: of the same kind and rate, with no time of its own."""
-    return type(one) is type(other) and other.t is None and other.period == one.period
+    """Whether a chunk can be appended to another: alike in all but its items, with no time of its own."""
+    if type(one) is not type(other) or other.t is not None:
+        return False
+    for name, value in vars(one).items():
+        its = getattr(other, name)
+        if name not in one.items:
+            if name != "t" and value != its:
+                return False
+        elif isinstance(value, np.ndarray) and (value.dtype, value.shape[1:]) != (its.dtype, its.shape[1:]):
+            return False
+    return True

@@ -1,9 +1,9 @@
 """What the parts of the scheduler share: the sessions, who can be stepped, the journal, what the shell is told."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from unending.core import Operator
 from unending.core.errors import SessionNotFoundError
@@ -95,10 +95,10 @@ class Floor(Generic[S]):
             entry.moved = False
             self.notices.append(Idle(entry.key, entry.record.finished))
 
-    def check(self, entries: Any = None) -> list[str]:
-        """Broken invariants of the book-keeping, none if all is well."""
+    def check(self, entries: Iterable[Entry[S]]) -> list[str]:
+        """Broken invariants in the book-keeping of these sessions, none if all is well."""
         wrong = []
-        for entry in self.entries.values() if entries is None else entries:
+        for entry in entries:
             queued = sum(each.size for each in entry.queue)
             kept = sum(each.size for each in entry.outbox)
             if (queued, kept) != (entry.queued_bytes, entry.outbox_bytes):

@@ -53,6 +53,8 @@ class Intake(Generic[S]):
                 f"input {seq} does not follow on {entry.accepted}; send {following}", following
             )
         self.require_running()
+        if "delete" in entry.asked:  # what the journal said of it later would belong to nobody
+            raise SessionClosedError(f"session {key!r} is being deleted")
         if entry.ending:
             raise SessionClosedError(f"session {key!r} is finished; open a new one")
         if entry.failed:

@@ -1,12 +1,12 @@
 """What the engine asks of its store, off the tick path: the same in production and in the simulation."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from unending.core import Chunk, Event, Operator
-from unending.core.errors import SnapshotCorruptError, SnapshotForeignError, StoreCorruptError
+from unending.core.errors import SnapshotCorruptError, SnapshotForeignError, StorageError, StoreCorruptError
 from unending.core.record import Record, pack, unpack
 from unending.engine.codec import decode_chunk
 from unending.engine.store.journal import Row, Store, Stored
@@ -116,10 +116,8 @@ def identity(operator: Operator[Any]) -> bytes:
     return f"{operator.digest()} {operator.weights_digest()}".encode()
 
 
-def perform(
-    job: Job, operator: Operator[Any], store: Store | None, lock: AbstractContextManager[Any] | None = None
-) -> Any:
-    """Do a job, in whatever thread; the store is used only inside `lock`. Raises what went wrong.
+def perform(job: Job, operator: Operator[Any], store: Store | None) -> Any:
+    """Do a job, in whatever thread. Raises what went wrong.
 
     Raises
     ------
@@ -128,7 +126,6 @@ def perform(
     SnapshotCorruptError, SnapshotForeignError, StoreCorruptError
         if what is there cannot be used.
     """
-    using = lock or nullcontext()
     match job:
         case Create():
             return operator.init(job.seed)
@@ -137,27 +134,25 @@ def perform(
         case Import():
             record, outbox, _ = unpack(operator, job.content)
             if store is not None:
-                with using:
-                    store.commit([job.opened])
-                    store.save(job.key, 1, record.in_seq, job.content)
+                try:
+                    store.begin(job.opened, record.in_seq, job.content)
+                except StorageError:
+                    with suppress(StorageError):
+                        store.drop(job.key)  # should it be there after all
+                    raise
             return record, outbox
     if store is None:
         return None
     match job:
         case Commit():
-            with using:
-                store.commit(job.rows)
+            store.commit(job.rows)
         case Save():
             content = pack(operator, job.record, job.outbox, taken=job.taken)
-            with using:
-                store.save(job.key, job.index, job.record.in_seq, content)
+            store.save(job.key, job.index, job.record.in_seq, content)
         case Drop():
-            with using:
-                store.drop(job.key)
+            store.drop(job.key)
         case Load():
-            with using:
-                stored = store.load(job.key)
-            return _restore(job.key, operator, stored)
+            return _restore(job.key, operator, store.load(job.key))
     return None
 
 

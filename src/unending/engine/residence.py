@@ -4,7 +4,7 @@ from collections import deque
 from math import inf
 from typing import Any, Generic, TypeVar
 
-from unending.core.errors import BusyError, SequenceError, StorageError
+from unending.core.errors import BusyError, SequenceError, SessionNotFoundError, StorageError
 from unending.core.record import Record
 from unending.engine import jobs
 from unending.engine.entry import Entry
@@ -51,7 +51,7 @@ class Residence(Generic[S]):
         BusyError
             with `new`, if every slot is taken by a session that is not idle.
         """
-        if entry.slot >= 0 or entry.waiting:
+        if entry.slot >= 0 or entry.waiting or "delete" in entry.asked:
             return
         if self.seats.free:
             return self._bring(entry)
@@ -70,7 +70,7 @@ class Residence(Generic[S]):
     def _victim(self, *, new: bool) -> Entry[S] | None:
         if not self.floor.journal.stored:
             return None
-        entries = self.floor.entries.values()
+        entries = self.seats.held.values()
         idle = [each for each in entries if each.record is not None and self.floor.is_idle(each)]
         return victim(entries, self.floor.limits, self.floor.clock(), idle, new=new)
 
@@ -106,7 +106,7 @@ class Residence(Generic[S]):
         self.seats.take(entry, self.floor.clock())
         entry.waiting, entry.job = False, True
         if entry.source is not None:
-            opened = Row(entry.key, 0, "open", entry.seed, 0, jobs.identity(self.floor.operator))
+            opened = Row(entry.key, 0, "import", entry.seed, 0, jobs.identity(self.floor.operator))
             self._do(jobs.Import(entry.key, entry.source, opened))
         elif entry.known and not entry.rows:
             self._do(jobs.Create(entry.key, entry.seed))
@@ -124,9 +124,9 @@ class Residence(Generic[S]):
 
     def ask(self, entry: Entry[S], what: str) -> None:
         """Note a client's wish (save, export, delete) and grant it as soon as nothing else has the session."""
-        entry.asked[what] = None
         if entry.record is None and what != "delete":
             self.seek(entry, new=True)
+        entry.asked[what] = None
         self.answer(entry)
 
     def answer(self, entry: Entry[S]) -> bool:
@@ -139,6 +139,7 @@ class Residence(Generic[S]):
             if entry.waiting:
                 entry.waiting = False
                 self._waiting.remove(entry)
+            self._again.pop(entry, None)
             self._do(jobs.Drop(entry.key))
             return True
         if entry.record is None or (entry.queue and entry.queue[0].taken):
@@ -223,12 +224,18 @@ class Residence(Generic[S]):
             self._park(entry)
 
     def _dropped(self, entry: Entry[S], outcome: Any) -> None:
-        self.floor.notices.append(Done(entry.key, "delete", outcome))
         if isinstance(outcome, Exception):
             del entry.asked["delete"]
+            self.floor.notices.append(Done(entry.key, "delete", outcome))
+            if entry.record is None and (entry.opening or entry.asked or entry.queue):
+                self.seek(entry, new=False)
             return
+        gone = SessionNotFoundError(f"session {entry.key!r} was deleted")
+        if entry.opening:
+            self.floor.notices.append(Failed(entry.key, gone))
+        for what in entry.asked:
+            self.floor.notices.append(Done(entry.key, what, None if what == "delete" else gone))
         entry.asked.clear()
-        self._again.pop(entry, None)
         entry.record = None
         del self.floor.entries[entry.key]
         self.floor.counters.deleted += 1
@@ -236,18 +243,25 @@ class Residence(Generic[S]):
 
     def _lost(self, entry: Entry[S], error: Exception) -> None:
         """A session could not be brought to memory."""
+        nowhere = entry.known and not entry.rows
+        dropping = "delete" in entry.asked and not nowhere  # what cannot be read can still be dropped
         for what in entry.asked:
-            self.floor.notices.append(Done(entry.key, what, error))
-        entry.asked.clear()
+            if what != "delete":
+                self.floor.notices.append(Done(entry.key, what, error))
+            elif nowhere:
+                self.floor.notices.append(Done(entry.key, what, None))
+        entry.asked = {"delete": None} if dropping else {}
         if entry.opening:
             entry.opening = entry.held = False
             self.floor.notices.append(Failed(entry.key, error))
+        elif dropping:
+            pass
         elif isinstance(error, StorageError):
             self._again[entry] = self.floor.clock() + RETRY
         else:
             entry.failed = str(error)
             self.floor.notices.append(Refused(entry.key, 0, error))
-        if entry.known and not entry.rows:
+        if nowhere:
             del self.floor.entries[entry.key]
         self._free(entry)
 
@@ -274,6 +288,10 @@ class Residence(Generic[S]):
         wrong = []
         if sorted([*seated, *self.seats.free]) != list(range(self.seats.total)):
             wrong.append(f"slots {seated} held and {self.seats.free} free are not {self.seats.total}")
+        if any(each.slot != slot for slot, each in self.seats.held.items()):
+            wrong.append(f"of slots {sorted(self.seats.held)} one is another's")
+        if len(self.seats.held) != len(seated):
+            wrong.append(f"slots {sorted(self.seats.held)} are said to be held, {seated} are")
         if len(self._waiting) != sum(each.waiting for each in self.floor.entries.values()):
             wrong.append("who waits for a slot is not who stands in the line")
         return wrong

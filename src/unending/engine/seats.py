@@ -15,10 +15,13 @@ class Seats:
     def __init__(self, total: int) -> None:
         self.total = total
         self.free = list(range(total - 1, -1, -1))
+        self.held: dict[int, Entry[Any]] = {}
+        """Who sits where: the only sessions that are in memory, or on their way there."""
 
     def take(self, entry: Entry[Any], now: float) -> None:
         """Give the session a free slot."""
         entry.slot = self.free.pop()
+        self.held[entry.slot] = entry
         entry.seated = entry.touched = now
         entry.turns = 0
 
@@ -26,6 +29,7 @@ class Seats:
         """Take the session's slot back, if it has one."""
         if entry.slot >= 0:
             self.free.append(entry.slot)
+            del self.held[entry.slot]
             entry.slot = -1
 
 

@@ -3,15 +3,14 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from math import inf
-from threading import Lock
 from time import perf_counter
 from typing import Any, Self
 
-from unending.core import Event, Operator
+from unending.core import Operator
 from unending.core.errors import SessionClosedError, SessionExistsError, SessionTakenError
 from unending.engine import jobs, notices
 from unending.engine.limits import Limits
@@ -20,7 +19,8 @@ from unending.engine.steps import run
 from unending.engine.store.journal import Store
 from unending.engine.store.stores import DirectoryStore
 from unending.engine.stream import Stream
-from unending.engine.views import SessionView, view
+from unending.engine.views import SessionView, Totals, totals, view
+from unending.engine.watch import Watch
 
 __all__ = ["Engine"]
 
@@ -65,14 +65,13 @@ class Engine:
             self._store = DirectoryStore(store)
         else:
             self._store = store
-        self._lock = Lock()
         self._clock = clock
         self.scheduler: Scheduler[Any] = Scheduler(
             operator, limits or Limits(), clock, stored=store is not None
         )
         self._streams: dict[str, Stream] = {}
         self._awaited: dict[tuple[str, str], asyncio.Future[Any]] = {}
-        self._watchers: dict[str, list[asyncio.Queue[Event]]] = {}
+        self._watchers: dict[str, list[Watch]] = {}
         self._threads: list[ThreadPoolExecutor] = []
         self._timer: asyncio.TimerHandle | None = None
         self._checked = -inf
@@ -83,14 +82,32 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         self._threads = [ThreadPoolExecutor(1, f"unending-{what}") for what in ("step", "commit", "store")]
         self._stepper, self._committer, self._keeper = self._threads
-        if self._store is not None:
-            known = await self._loop.run_in_executor(self._keeper, self._store.keys)
-            self.scheduler.recover(entry.key for entry in known)
-        await self._loop.run_in_executor(self._stepper, self.operator.init, 0)  # loads the model
+        try:
+            if self._store is not None:
+                known = await self._loop.run_in_executor(self._keeper, self._store.keys)
+                self.scheduler.recover(entry.key for entry in known)
+            await self._loop.run_in_executor(self._stepper, self._prepare)
+        except BaseException:
+            await self._end()
+            raise
         return self
 
+    def _prepare(self) -> None:
+        """Load the model, and let the operator get ready for steps of this width: the first one shall not wait."""
+        self.operator.init(0)
+        try:
+            self.operator.step_many([], [], self.scheduler.residence.seats.total)
+        except Exception as error:  # the first step meets it again, and tells those whom it concerns
+            _log.warning("%s: not ready to step sessions together: %s", self.name, type(error).__name__)
+
     async def __aexit__(self, *_: object) -> None:
-        await self.drain()
+        try:
+            await self.drain()
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
+        """Tell everybody who waits, and let go of threads and files."""
         self._close(SessionClosedError("the engine has shut down"))
         for thread in self._threads:
             await asyncio.to_thread(thread.shutdown)
@@ -101,13 +118,19 @@ class Engine:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        for stream in list(self._streams.values()):
-            stream.end(error)
-        self._streams.clear()
+        for key in [*self._streams, *self._watchers]:
+            self._forget(key, error)
         for future in self._awaited.values():
             if not future.done():
                 future.set_exception(error)
         self._awaited.clear()
+
+    def _forget(self, key: str, error: SessionClosedError) -> None:
+        """There is no such session any more, for whoever holds or watches it."""
+        if (stream := self._streams.pop(key, None)) is not None:
+            stream.end(error)
+        for watch in self._watchers.get(key, ()):
+            watch.end()
 
     async def drain(self, seconds: float = 30.0) -> bool:
         """Accept nothing more, end the steps in flight, save every session; whether that was done in time."""
@@ -200,26 +223,36 @@ class Engine:
         """Drop a session for good."""
         self.scheduler.ask(key, "delete")
         await self._await(key, "delete")
-        if (stream := self._streams.pop(key, None)) is not None:
-            stream.end(SessionClosedError(f"session {key!r} was deleted"))
 
-    async def watch(self, key: str, *, most: int = 256) -> AsyncIterator[Event]:
-        """The outputs of a session as its client gets them; who is more than `most` behind loses the oldest."""
-        self.scheduler.floor.find(key)
-        queue: asyncio.Queue[Event] = asyncio.Queue(most)
-        self._watchers.setdefault(key, []).append(queue)
+    @contextmanager
+    def watch(self, key: str, *, most: int = 256) -> Iterator[Watch]:
+        """Look on: the outputs from here as the client gets them, at most so many behind.
+
+        Raises
+        ------
+        SessionNotFoundError
+            if there is no such session.
+        """
+        floor = self.scheduler.floor
+        floor.find(key)
+        watch = Watch(most, floor.limits.outbox_bytes)
+        self._watchers.setdefault(key, []).append(watch)
         try:
-            while True:
-                yield await queue.get()
+            yield watch
         finally:
-            self._watchers[key].remove(queue)
+            self._watchers[key].remove(watch)
             if not self._watchers[key]:
                 del self._watchers[key]
 
-    def sessions(self) -> list[SessionView]:
-        """All sessions, those in the store included, without their histories."""
-        entries = self.scheduler.entries.values()
-        return [view(self.scheduler.floor, entry, self.name, history=False) for entry in entries]
+    def sessions(self, prefix: str = "") -> list[SessionView]:
+        """The sessions whose keys begin so, those in the store included, without their histories."""
+        floor = self.scheduler.floor
+        found = [entry for key, entry in self.scheduler.entries.items() if key.startswith(prefix)]
+        return [view(floor, entry, self.name, history=False) for entry in found]
+
+    def totals(self) -> Totals:
+        """All sessions, those in the store included, added up."""
+        return totals(self.scheduler.floor)
 
     def session(self, key: str) -> SessionView:
         """One session with its history; `SessionNotFoundError` if there is none."""
@@ -278,13 +311,16 @@ class Engine:
             self._run(self._committer, self._perform, commit, then=self._committed)
         if (job := scheduler.store_work()) is not None:
             self._run(self._keeper, self._perform, job, then=lambda done: scheduler.performed(job, done))
-        while scheduler.notices:
-            self._tell(scheduler.notices.popleft())
+        self._tell_all()
         self._rest()
+
+    def _tell_all(self) -> None:
+        while self.scheduler.notices:
+            self._tell(self.scheduler.notices.popleft())
 
     def _perform(self, job: jobs.Job) -> Any:
         try:
-            return jobs.perform(job, self.operator, self._store, self._lock)
+            return jobs.perform(job, self.operator, self._store)
         except Exception as error:  # whatever goes wrong in a job, the scheduler decides what follows from it
             _log.warning("%s: %s failed: %s", self.name, type(job).__name__, error)
             return error
@@ -297,6 +333,7 @@ class Engine:
 
         def done(finished: "asyncio.Future[Any]") -> None:
             then(finished.result())
+            self._tell_all()  # before anybody can open a session under the name of one that is deleted now
             self.pump_soon()
 
         future.add_done_callback(done)
@@ -311,7 +348,7 @@ class Engine:
             self._timer = self._loop.call_later(max(0.001, self.scheduler.wake - now), self.pump)
         if not self.scheduler.steps.busy and now - self._checked > _CHECK_EVERY:
             self._checked = now
-            for wrong in self.scheduler.check():
+            for wrong in self.scheduler.check(seated=True):
                 _log.error("%s: invariant broken: %s", self.name, wrong)
 
     def _tell(self, notice: notices.Notice) -> None:
@@ -320,14 +357,14 @@ class Engine:
             case notices.Ready() | notices.Failed():
                 self._answer(notice.key, "ready", getattr(notice, "error", None))
             case notices.Done():
+                if notice.what == "delete" and notice.result is None:
+                    self._forget(notice.key, SessionClosedError(f"session {notice.key!r} was deleted"))
                 self._answer(notice.key, notice.what, notice.result)
             case notices.Delivered():
                 if stream is not None:
                     stream.give(notice.event)
-                for queue in self._watchers.get(notice.key, ()):
-                    if queue.full():
-                        queue.get_nowait()
-                    queue.put_nowait(notice.event)
+                for watch in self._watchers.get(notice.key, ()):
+                    watch.give(notice.event)
             case notices.Acknowledged() if stream is not None:
                 stream.acknowledged(notice.seq, shed=notice.shed)
             case notices.Refused():

@@ -101,7 +101,13 @@ class Steps(Generic[S]):
         if entry.failed or (entry.outbox_bytes > limits.outbox_bytes and not entry.replaying):
             return None
         while True:
-            work = entry.choose(self.floor.operator, self.piece, self.floor.operator.hop)
+            try:
+                work = entry.choose(self.floor.operator, self.piece, self.floor.operator.hop)
+            except Exception as error:  # whatever a system raises is that session's failure alone
+                self.floor.counters.faults += 1
+                entry.faults += 1
+                self._give_up(entry, 0, error)
+                return None
             if work is not None and work.row in ("refuse", "shed", "skip"):
                 if work.row != "skip":
                     entry.forced.popleft()
@@ -252,7 +258,13 @@ class Steps(Generic[S]):
         elif work.chunk is TICK and self.floor.operator.takes_interrupt():
             entry.interrupt = True
         else:
-            entry.failed = f"{type(error).__name__}: {error}"
+            self._give_up(entry, seq, error)
+            return
+        self.floor.tell(entry, Refused(entry.key, seq, error))
+
+    def _give_up(self, entry: Entry[S], seq: int, error: Exception) -> None:
+        """The session does nothing more until its client resumes it."""
+        entry.failed = f"{type(error).__name__}: {error}"
         self.floor.tell(entry, Refused(entry.key, seq, error))
 
 

@@ -1,12 +1,13 @@
 """What can be seen of a session from outside, in plain values."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 from unending.engine.entry import Entry
 from unending.engine.floor import Floor
 
-__all__ = ["SessionView", "view"]
+__all__ = ["SessionView", "Totals", "totals", "view"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,31 @@ def _status(floor: Floor[Any], entry: Entry[Any]) -> str:
     if entry.record is None:
         return "waiting" if entry.waiting or entry.slot >= 0 else "parked"
     return "idle" if floor.is_idle(entry) else "running"
+
+
+@dataclass(frozen=True)
+class Totals:
+    """All sessions at one moment, added up."""
+
+    statuses: Counter[str]
+    """How many have each of the values of `SessionView.status`."""
+    queue_bytes: int
+    outbox_bytes: int
+    state_bytes: int
+    """Of the states in memory."""
+    lag_max: float
+
+
+def totals(floor: Floor[Any]) -> Totals:
+    """What all sessions add up to now."""
+    entries = floor.entries.values()
+    return Totals(
+        statuses=Counter(_status(floor, entry) for entry in entries),
+        queue_bytes=sum(entry.queued_bytes for entry in entries),
+        outbox_bytes=sum(entry.outbox_bytes for entry in entries),
+        state_bytes=sum(entry.state_bytes for entry in entries if entry.record is not None),
+        lag_max=max((entry.lag for entry in entries), default=0.0),
+    )
 
 
 def view(floor: Floor[Any], entry: Entry[Any], system: str, *, history: bool) -> SessionView:

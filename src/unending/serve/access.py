@@ -158,6 +158,10 @@ class Bucket:
         self._level -= amount
         return 0.0
 
+    def owe(self, amount: float) -> None:
+        """Use so much whether there is room or not; it is paid off afterwards."""
+        self._level -= amount
+
 
 class Account:
     """One owner at work: what is used of the limits."""
@@ -172,6 +176,10 @@ class Account:
         for bucket, amount, what in ((self._messages, 1, "messages"), (self._bytes, size, "bytes")):
             if wait := bucket.take(amount):
                 raise Refusal("limit", f"more {what} a second than your limit", retry_after=wait)
+
+    def owe(self, size: int) -> None:
+        """Count bytes that came without being announced."""
+        self._bytes.owe(size)
 
     @contextmanager
     def connected(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from unending.core import Operator
 from unending.serve import wire
 from unending.serve.access import Account
-from unending.serve.conversation import Answer, Conversation, count, require_conversation
+from unending.serve.conversation import Answer, Conversation, require_conversation
 from unending.serve.failures import Refusal, failure_of
 from unending.serve.requests import account_of, json_response, read_body, service_of
 from unending.serve.service import Service
@@ -44,7 +44,7 @@ async def models(request: Request) -> Response:
 async def completions(request: Request) -> Response:
     """An answer, whole or as server-sent events."""
     account, service = account_of(request), service_of(request)
-    body = wire.read_as(Body, await read_body(request))
+    body = wire.read_as(Body, await read_body(request, account))
     operator = service.engine(body.model).operator
     require_conversation(operator)
     body.require_honourable(operator)
@@ -87,11 +87,12 @@ class _Completion(Response):
         async with service.answering(), self._session() as (conversation, new):
             context = "".join(written(turn) for turn in body.context(new))
             question = body.messages[-1].text
-            self._read = count(self._operator, context + question)
-            await conversation.tell(context)
+            self._read = await conversation.count(context + question)
             answer = await conversation.ask(
                 question,
                 self._piece if body.stream else _ignore,
+                think=self._thought if body.stream else _ignore,
+                context=context,
                 longest=body.longest,
                 stops=body.stops,
                 accepted=self._begin if body.stream else None,
@@ -122,6 +123,8 @@ class _Completion(Response):
 
     async def _whole(self, answer: Answer) -> None:
         message = {"role": "assistant", "content": answer.text, "refusal": None}
+        if answer.thoughts:
+            message["reasoning_content"] = answer.thoughts
         choice = {"index": 0, "message": message, "finish_reason": _reason(answer), "logprobs": None}
         content = self._object("chat.completion", [choice]) | {"usage": self._usage(answer)}
         response = json_response(content)
@@ -146,6 +149,9 @@ class _Completion(Response):
 
     async def _piece(self, text: str) -> None:
         await self._delta({"content": text})
+
+    async def _thought(self, text: str) -> None:
+        await self._delta({"reasoning_content": text})
 
     async def _delta(self, delta: dict[str, str], reason: str | None = None) -> None:
         choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}

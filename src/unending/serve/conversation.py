@@ -17,8 +17,10 @@ from unending.engine import Engine, Stream
 from unending.serve.failures import Refusal
 from unending.serve.metrics import Metrics
 
-__all__ = ["Answer", "Conversation", "count", "require_conversation"]
+__all__ = ["Answer", "Conversation", "require_conversation"]
 
+SPOKEN = ("", "answer")
+"""Roles of a text that is said to who asks; every other is a thought."""
 Emit = Callable[[str], Awaitable[None]]
 
 
@@ -32,18 +34,19 @@ def require_conversation(operator: Operator[Any]) -> None:
         )
 
 
-def count(operator: Operator[Any], text: str) -> int:
-    """Tokens of a text as the operator's tokenizer counts them; characters where it has none."""
+def _count(operator: Operator[Any], text: str) -> int:
     tokenizer = getattr(getattr(operator, "backbone", None), "tokenizer", None)
     return len(tokenizer(text, add_special_tokens=False)["input_ids"]) if tokenizer else len(text)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer, why it ended (`stop`, `length` or `cancelled`), and how many tokens were made for it."""
+    """An answer, what was thought before it, why it ended, and how many tokens were made for both."""
 
     text: str
+    thoughts: str
     reason: str
+    """`stop`, `length` or `cancelled`."""
     tokens: int
 
 
@@ -114,6 +117,10 @@ class Conversation:
         except Exception as error:
             return error
 
+    async def count(self, text: str) -> int:
+        """Tokens of a text as the operator's tokenizer counts them; characters where it has none."""
+        return await asyncio.to_thread(_count, self.operator, text)
+
     async def tell(self, text: str) -> None:
         """Append context; durable on return."""
         if text:
@@ -140,6 +147,8 @@ class Conversation:
         question: str,
         emit: Emit,
         *,
+        think: Emit,
+        context: str = "",
         longest: int | None = None,
         stops: Sequence[str] = (),
         accepted: Callable[[], Awaitable[None]] | None = None,
@@ -151,23 +160,21 @@ class Conversation:
         question
             becomes a `Query`.
         emit
-            gets each piece of text.
+            gets each piece of the answer.
+        think
+            gets each piece of what is no answer, by its role: thoughts.
+        context
+            appended before the question.
         longest
-            pieces after which the answer is interrupted. The system may have gone on by a few more by then; these
-            stay in its state and are not shown.
+            pieces of both after which the answer is interrupted. The system may have gone on by a few more by then;
+            these stay in its state and are not shown.
         stops
             texts before which the answer ends.
         accepted
             called when the question is durable.
         """
         began = perf_counter()
-        if (error := await self._skip()) is not None:  # what the context gave out is no part of the answer
-            raise error
-        ticks = self._ticks
-        await self._push(Query(question))
-        if accepted is not None:
-            await accepted()
-        shown = _Shown(self, emit, longest, stops)
+        shown = _Shown(self, emit, think, longest, stops)
 
         async def show(output: Event | Exception) -> None:
             if isinstance(output, Exception):
@@ -175,42 +182,64 @@ class Conversation:
             if self._cancelled:  # again: the first may have come before the answer began
                 await self.stream.interrupt()
             elif output.final and isinstance(output.data, Text):
-                await shown.take(output.data.text)
+                await shown.take(output.data)
 
         try:
+            await self.tell(context)
+            if (
+                error := await self._skip()
+            ) is not None:  # what the context gave out is no part of the answer
+                raise error
+            ticks = self._ticks
+            await self._push(Query(question))
+            if accepted is not None:
+                await accepted()
             await self._work_off(show)
         finally:
             self._cancelled, cancelled = False, self._cancelled
         ticks = self._ticks - ticks
         await shown.end(ticks)
         shown.measure(began, self._metrics)
-        return Answer(shown.text, "cancelled" if cancelled else shown.reason, ticks or shown.pieces)
+        reason = "cancelled" if cancelled else shown.reason
+        return Answer(shown.text, shown.thoughts, reason, ticks or shown.pieces)
 
 
 class _Shown:
-    """The part of an answer that goes out: up to a stop sequence and a length."""
+    """The part of an answer and of its thoughts that goes out: up to a stop sequence and a length."""
 
     def __init__(
-        self, conversation: Conversation, emit: Emit, longest: int | None, stops: Sequence[str]
+        self,
+        conversation: Conversation,
+        emit: Emit,
+        think: Emit,
+        longest: int | None,
+        stops: Sequence[str],
     ) -> None:
-        self._conversation, self._emit, self._longest = conversation, emit, longest
+        self._conversation, self._emit, self._think = conversation, emit, think
+        self._longest = longest
         self._stops = [stop for stop in stops if stop]
         self._held = ""
         self._margin = max((len(stop) for stop in self._stops), default=1) - 1
         self._ended = False
-        self.text, self.pieces, self.reason = "", 0, "stop"
+        self.text, self.thoughts, self.pieces, self.reason = "", "", 0, "stop"
         self._first = self._last = 0.0
         own = conversation.operator.settings().get("max_new_tokens")
         self._own = own if isinstance(own, int) else None
 
-    async def take(self, piece: str) -> None:
+    async def take(self, piece: Text) -> None:
         """A piece that the system gave out."""
         if self._ended:
             return
         self.pieces += 1
         self._last = perf_counter()
         self._first = self._first or self._last
-        self._held += piece
+        if piece.role not in SPOKEN:
+            self.thoughts += piece.text
+            await self._think(piece.text)
+            if self._longest is not None and self.pieces >= self._longest:
+                await self._stop("length")
+            return
+        self._held += piece.text
         found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
             self._held = self._held[: min(found)]

@@ -1,6 +1,7 @@
 """Failures: what a client is told when something is refused, by code, HTTP status and one line."""
 
 import logging
+import re
 import traceback
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +63,10 @@ _CODES: tuple[tuple[type[UnendingError], str], ...] = (
     (NumericalError, "input"),
     (InputError, "input"),
 )
+
+
+_FOLDERS = re.compile(r"(?<![\w./~-])/(?:[^\s/'\",;:()]+/)+")
+"""The folders of an absolute path: of files and models of the server a client learns the name alone."""
 
 
 class Refusal(UnendingError):
@@ -133,11 +138,10 @@ def failure_of(error: Exception) -> Failure:
         return Failure(error.code, str(error), retry_after=error.retry_after, param=error.param)
     for kind, code in _CODES:
         if isinstance(error, kind):
-            # The text of a storage error names files of the server.
             said = (
                 "the store cannot be used now; nothing of this was accepted"
                 if code == "storage"
-                else str(error)
+                else _FOLDERS.sub("", str(error))
             )
             return Failure(
                 code,

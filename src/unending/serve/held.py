@@ -98,21 +98,23 @@ class Held:
 
     async def _watch(self) -> None:
         socket = self._socket
-        self._engine.session(self._key)  # raises if there is none
-        await self._tell("session.watching", self._first)
-        socket.well()
+        with self._engine.watch(self._key) as outputs:
+            await self._tell("session.watching", self._first)
+            socket.well()
+            async with anyio.create_task_group() as tasks:
 
-        async def forward() -> None:
-            async for event in self._engine.watch(self._key):
-                await socket.give(self._name, event)
+                async def forward() -> None:
+                    async for event in outputs:
+                        await socket.give(self._name, event)
+                    await self._tell("session.deleted")
+                    tasks.cancel_scope.cancel()
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(forward)
-            async for message, _, size in self._receive:
-                socket.backlog -= size
-                await self._tell("session.released", message)
-                break
-            tasks.cancel_scope.cancel()
+                tasks.start_soon(forward)
+                async for message, _, size in self._receive:
+                    socket.backlog -= size
+                    await self._tell("session.released", message)
+                    break
+                tasks.cancel_scope.cancel()
 
     async def _hold(self, first: wire.Open | wire.Resume) -> None:
         service = self._socket.service

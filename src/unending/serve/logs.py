@@ -39,7 +39,8 @@ def configure(kind: str = "text", level: str = "warning") -> None:
     """Log to standard error as `text` or `json`, ours from `level` upwards, those of the libraries from warnings."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if kind == "json" else _Lines())
-    for name, lowest in (("unending", level.upper()), ("uvicorn", "WARNING"), ("websockets", "WARNING")):
+    others = [(name, "WARNING") for name in ("asyncio", "uvicorn", "websockets")]
+    for name, lowest in (("unending", level.upper()), *others):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(lowest)

@@ -1,7 +1,6 @@
 """Metrics in the format of Prometheus, in a registry of their own."""
 
 from bisect import bisect_right
-from collections import Counter as Counts
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -67,14 +66,11 @@ class _Engines(Collector):
             labels=["system"],
         )
         for system, engine in self._engines.items():
-            views = engine.sessions()
-            statuses = Counts(view.status for view in views)
+            totals = engine.totals()
             for status in ("running", "idle", "waiting", "parked", "finished", "failed"):
-                sessions.add_metric([system, status], statuses[status])
-            gauges["queue_bytes"].add_metric([system], sum(view.queued_bytes for view in views))
-            gauges["outbox_bytes"].add_metric([system], sum(view.outbox_bytes for view in views))
-            gauges["state_bytes"].add_metric([system], sum(view.state_bytes for view in views))
-            gauges["lag_max"].add_metric([system], max((view.lag for view in views), default=0.0))
+                sessions.add_metric([system, status], totals.statuses[status])
+            for name, gauge in gauges.items():
+                gauge.add_metric([system], getattr(totals, name))
             for name, family in counters.items():
                 family.add_metric([system], getattr(engine.scheduler.counters, name))
             steps.add_metric([system], *_buckets(engine.scheduler.counters.step))

@@ -6,13 +6,14 @@ from typing import Annotated, Any, Literal
 
 import anyio
 from msgspec import Meta, Struct
+from msgspec.structs import asdict, replace
 from starlette.websockets import WebSocket
 
 from unending.serve import wire
-from unending.serve.conversation import Conversation, count, require_conversation
+from unending.serve.conversation import Conversation, require_conversation
 from unending.serve.failures import Failure, Refusal
 from unending.serve.service import Service
-from unending.serve.sockets import Socket
+from unending.serve.sockets import Socket, talk
 from unending.serve.turns import Part, Turn, written
 
 __all__ = ["realtime_socket"]
@@ -92,6 +93,7 @@ class _Realtime(Socket):
         query = websocket.query_params
         self._offered: list[str] = websocket.scope.get("subprotocols", [])
         self._system, self._session = query.get("model", ""), query.get("session")
+        self._id = self._session or _new_id("sess")
         self._settings = Settings()
         self._conversation: Conversation
         self._asked: Item | None = None
@@ -117,7 +119,7 @@ class _Realtime(Socket):
         await self.send({"type": kind, "event_id": _new_id("event"), **values})
 
     async def run(self) -> None:
-        """Talk until the client goes; what it said last is kept."""
+        """Talk until the client goes. What it said last is kept."""
         service, account = self.service, self.account
         assert account is not None
         async with AsyncExitStack() as stack:
@@ -145,7 +147,7 @@ class _Realtime(Socket):
         return {
             "type": "realtime",
             "object": "realtime.session",
-            "id": self._session or _new_id("sess"),
+            "id": self._id,
             "model": self._system,
             "output_modalities": ["text"],
             "instructions": self._settings.instructions or "",
@@ -154,19 +156,23 @@ class _Realtime(Socket):
 
     async def _listen(self, tasks: anyio.abc.TaskGroup) -> None:
         while True:
-            event_id = None
             try:
                 content = await self.receive(self.service.options.idle)
-                if content is None:
-                    return
+            except Refusal as error:
+                if self._response is not None:  # it waits for its answer
+                    continue
+                await self.fail(error)
+                return
+            if content is None:
+                return
+            over, event_id = self.charge(content), None
+            try:
                 event = wire.read_as(Incoming, content)
                 event_id = event.event_id
+                if over is not None:
+                    raise over
                 await self._obey(event, tasks)
                 self.well()
-            except Refusal as error:
-                await self.fail(error, event_id=event_id)
-                if error.code == "timeout":
-                    return
             except Exception as error:
                 await self.fail(error, event_id=event_id)
 
@@ -198,7 +204,8 @@ class _Realtime(Socket):
         if settings.instructions and settings.instructions != self._settings.instructions:
             await self._flush()
             await self._conversation.tell(written(Turn("system", settings.instructions)))
-        self._settings = settings
+        changed = {name: value for name, value in asdict(settings).items() if value is not None}
+        self._settings = replace(self._settings, **changed)
         await self._tell("session.updated", session=self._told())
 
     async def _append(self, item: Item) -> None:
@@ -237,12 +244,17 @@ class _Realtime(Socket):
         async def delta(text: str) -> None:
             await self._tell("response.output_text.delta", **here, delta=text)
 
+        async def thought(text: str) -> None:
+            await self._tell("response.reasoning_text.delta", **here, delta=text)
+
         try:
-            if wanted.instructions:
-                await self._conversation.tell(written(Turn("system", wanted.instructions)))
             async with self.service.answering():
                 answer = await self._conversation.ask(
-                    question, delta, longest=longest if isinstance(longest, int) else None
+                    question,
+                    delta,
+                    think=thought,
+                    context=written(Turn("system", wanted.instructions or "")),
+                    longest=longest if isinstance(longest, int) else None,
                 )
         except Exception as error:
             self._response = None
@@ -259,10 +271,12 @@ class _Realtime(Socket):
         message = _said(
             item, "completed" if status == "completed" else "incomplete", [{**part, "type": "output_text"}]
         )
+        if answer.thoughts:
+            await self._tell("response.reasoning_text.done", **here, text=answer.thoughts)
         await self._tell("response.output_text.done", **here, text=answer.text)
         await self._tell("response.content_part.done", **here, part=part)
         await self._tell("response.output_item.done", **about, item=message)
-        read, wrote = count(self._conversation.operator, question), answer.tokens
+        read, wrote = await self._conversation.count(question), answer.tokens
         usage = {"input_tokens": read, "output_tokens": wrote, "total_tokens": read + wrote}
         ending = {"type": status, "reason": reason} if reason else None
         self._response = None
@@ -288,10 +302,4 @@ def _said(item: str, status: str, content: list[Any]) -> dict[str, Any]:
 
 async def realtime_socket(websocket: WebSocket) -> None:
     """The endpoint: `?model=SYSTEM`, and `&session=NAME` for a conversation that is kept."""
-    socket = _Realtime(websocket.app.state.service, websocket)
-    async with socket.accepted() as let_in:
-        if let_in:
-            try:
-                await socket.run()
-            except Exception as error:
-                socket.end(1008, (await socket.fail(error)).code)
+    await talk(_Realtime(websocket.app.state.service, websocket))

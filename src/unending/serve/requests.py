@@ -29,13 +29,21 @@ def service_of(request: Request) -> Service:
 def account_of(request: Request) -> Account:
     """Who asks; counts the request. `Refusal` without a valid token, or beyond the limits."""
     account = service_of(request).access.account(bearer(request.headers))
-    size = request.headers.get("content-length", "0")
-    account.spend(int(size) if size.isdecimal() and len(size) < 16 else 0)
+    account.spend(_announced(request))
     return account
 
 
-async def read_body(request: Request, largest: int | None = None) -> bytes:
-    """The body, of at most so many bytes, in the time that a slow line needs for them."""
+def _announced(request: Request) -> int:
+    """Bytes that the body will have, as its head says; 0 where it does not."""
+    size = request.headers.get("content-length", "0")
+    return int(size) if size.isdecimal() and len(size) < 16 else 0
+
+
+async def read_body(request: Request, account: Account, largest: int | None = None) -> bytes:
+    """The body, of at most so many bytes, in the time that a slow line needs for them.
+
+    Bytes that `account_of` could not count beforehand are counted now.
+    """
     service = service_of(request)
     options = service.options
     largest = options.max_body if largest is None else largest
@@ -51,6 +59,7 @@ async def read_body(request: Request, largest: int | None = None) -> bytes:
                     break
         except ClientDisconnect as error:
             raise Refusal("timeout", "the connection ended within the body") from error
+    account.owe(max(0, total - _announced(request)))
     service.metrics.bytes.labels("in").inc(total)
     if total > largest:
         raise Refusal("too_large", f"the body is larger than the accepted {largest} bytes")

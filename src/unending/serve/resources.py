@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import PurePath
 from typing import Any
 
+import anyio
 from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
@@ -99,7 +100,7 @@ async def fork(request: Request) -> Response:
     """A second session that goes on from here."""
     account, service = account_of(request), service_of(request)
     system, name = _named(request)
-    to = wire.read_as(_Fork, await read_body(request)).to
+    to = wire.read_as(_Fork, await read_body(request, account)).to
     async with service.room(account):
         await service.engine(system).fork(service.key(account, name), service.key(account, to))
     return json_response({"system": system, "session": name, "to": to}, 201)
@@ -114,8 +115,8 @@ async def snapshot(request: Request) -> Response:
         if not account.limits.imports:
             raise Refusal("forbidden", "you may not bring in snapshots; see `imports` among the limits")
         largest = 2 * engine.operator.bound().resident + (1 << 20)
-        content = await read_body(request, largest)
-        require_sound(content)
+        content = await read_body(request, account, largest)
+        await anyio.to_thread.run_sync(require_sound, content)
         async with service.room(account):
             stream = await engine.import_snapshot(key, content)
             await stream.release()

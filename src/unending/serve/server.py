@@ -69,8 +69,34 @@ class Address:
             raise InputError(f"cannot listen on {self.host} port {self.port}: {reason}") from error
 
 
+class _Reader:
+    """A client that is to take what is sent: it is cut off when it took nothing for so many seconds."""
+
+    def __init__(self, transport: asyncio.Transport, seconds: float) -> None:
+        self._transport, self._seconds = transport, seconds
+        self._left = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def fell_behind(self) -> None:
+        """More is on its way to it than is good."""
+        self._left = self._transport.get_write_buffer_size()
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._look)
+
+    def caught_up(self) -> None:
+        """It has taken most of it, or it is gone."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        if self._transport.get_write_buffer_size() < self._left:
+            self.fell_behind()
+        else:
+            self._transport.abort()
+
+
 class _Http(H11Protocol):
-    """HTTP/1.1 with a deadline for the head of a request and for what is left of a body that nobody wants."""
+    """HTTP/1.1 with a deadline for the head of a request, for a body that nobody wants, for taking the answer."""
 
     def __init__(self, options: Options, **given: Any) -> None:
         super().__init__(**given)
@@ -79,6 +105,7 @@ class _Http(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._reader = _Reader(transport, self._options.slow)
         if len(self.connections) > self._options.connections:
             _log.warning("too many connections", extra={"connections": len(self.connections)})
             transport.abort()
@@ -97,8 +124,17 @@ class _Http(H11Protocol):
         except h11.LocalProtocolError:  # the answer to a HEAD has no room for the text
             self.transport.close()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._reader.fell_behind()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._reader.caught_up()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._reader.caught_up()
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
@@ -132,6 +168,26 @@ class _Http(H11Protocol):
 
 class _WebSocket(WebSocketsSansIOProtocol):
     """WebSockets whose messages come in a bounded number of fragments; bad ones end quietly."""
+
+    def __init__(self, options: Options, **given: Any) -> None:
+        super().__init__(**given)
+        self._options = options
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._reader = _Reader(transport, self._options.slow)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._reader.fell_behind()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._reader.caught_up()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._reader.caught_up()
+        super().connection_lost(exc)
 
     def send_receive_event_to_app(self) -> None:
         if self.curr_msg_data_type == "text":
@@ -189,7 +245,7 @@ async def serve(
     config = uvicorn.Config(
         create_app(service),
         http=partial(_Http, options),  # type: ignore[arg-type]
-        ws=_WebSocket,
+        ws=partial(_WebSocket, options),  # type: ignore[arg-type]
         lifespan="off",
         log_config=None,
         access_log=False,

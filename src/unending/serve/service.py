@@ -106,8 +106,8 @@ class Service:
         return [
             (system, view.key.removeprefix(prefix), view)
             for system, engine in self.engines.items()
-            for view in engine.sessions()
-            if view.key.startswith(prefix) and not view.key.startswith(prefix + THROWAWAY)
+            for view in engine.sessions(prefix)
+            if not view.key.startswith(prefix + THROWAWAY)
         ]
 
     def view(self, account: Account, system: str, session: str) -> SessionView:

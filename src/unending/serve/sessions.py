@@ -8,7 +8,7 @@ from unending.serve import wire
 from unending.serve.failures import Refusal
 from unending.serve.held import Held
 from unending.serve.service import Service
-from unending.serve.sockets import Socket
+from unending.serve.sockets import Socket, talk
 
 __all__ = ["Sessions", "sessions_socket"]
 
@@ -22,7 +22,6 @@ class Sessions(Socket):
         self._held: dict[tuple[str, str], Held] = {}
 
     async def run(self) -> None:
-        """Talk until the client goes."""
         if self.account is None and not await self._introduce():
             return
         assert self.account is not None
@@ -54,25 +53,28 @@ class Sessions(Socket):
                 content = await self.receive(None if self._held else self.service.options.idle)
             except Refusal as error:
                 await self.fail(error)
-                if error.code == "timeout":
-                    return
-                continue
+                return
             if content is None:
                 return
+            over = self.charge(content)
             try:
                 message = wire.decode(content)
             except Refusal as error:
-                await self.fail(error)
+                await self.fail(over or error)
                 continue
             if isinstance(message, wire.Auth):  # a client that cannot know whether a token is asked for
                 await self.send({"type": "auth.ok", "owner": self.account.owner if self.account else ""})
                 continue
-            await self._take(message, len(content), tasks)
+            await self._take(message, len(content), over, tasks)
 
-    async def _take(self, message: wire.Message, size: int, tasks: anyio.abc.TaskGroup) -> None:
+    async def _take(
+        self, message: wire.Message, size: int, over: Refusal | None, tasks: anyio.abc.TaskGroup
+    ) -> None:
         name = (message.system, message.session)
         about = {"system": message.system, "session": message.session, "id": message.id}
         try:
+            if over is not None:
+                raise over
             held = self._held.get(name)
             if isinstance(message, wire.Open | wire.Resume | wire.Watch):
                 if held is not None:
@@ -101,10 +103,4 @@ class Sessions(Socket):
 
 async def sessions_socket(websocket: WebSocket) -> None:
     """The endpoint."""
-    socket = Sessions(websocket.app.state.service, websocket)
-    async with socket.accepted() as let_in:
-        if let_in:
-            try:
-                await socket.run()
-            except Exception as error:
-                socket.end(1008, (await socket.fail(error)).code)
+    await talk(Sessions(websocket.app.state.service, websocket))

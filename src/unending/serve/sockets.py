@@ -1,5 +1,6 @@
 """One WebSocket: who it is, what comes in under its limits, what goes out under its deadline."""
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -13,11 +14,21 @@ from unending.serve.access import Account, bearer
 from unending.serve.failures import Failure, Refusal, failure_of
 from unending.serve.service import Service
 
-__all__ = ["Socket", "deny"]
+__all__ = ["Socket", "deny", "talk"]
 
 _GOING_AWAY, _POLICY, _RESTART = 1001, 1008, 1012
 _PATIENCE = 100
 """Errors in a row after which a connection is closed."""
+
+
+async def talk(socket: "Socket") -> None:
+    """The life of a WebSocket, from its handshake to its end."""
+    async with socket.accepted() as let_in:
+        if let_in:
+            try:
+                await socket.run()
+            except Exception as error:
+                socket.end(_POLICY, (await socket.fail(error)).code)
 
 
 async def deny(websocket: WebSocket, failure: Failure) -> None:
@@ -26,7 +37,7 @@ async def deny(websocket: WebSocket, failure: Failure) -> None:
     await websocket.send_denial_response(response)
 
 
-class Socket:
+class Socket(ABC):
     """A WebSocket that was let in.
 
     Parameters
@@ -47,6 +58,10 @@ class Socket:
         self._sending = anyio.Lock()
         self._errors = 0
         self._code, self._reason = _GOING_AWAY, ""
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Talk until the client goes."""
 
     def enter(self) -> str | None:
         """Before the handshake is answered: who it is, and the subprotocol; `Refusal` if it may not come in."""
@@ -88,7 +103,7 @@ class Socket:
         Raises
         ------
         Refusal
-            `timeout` when nothing comes in so many seconds, `limit` when it is more than the owner may send.
+            `timeout` when nothing comes in so many seconds.
         """
         with anyio.move_on_after(timeout):
             message = await self._websocket.receive()
@@ -97,10 +112,20 @@ class Socket:
             text = message.get("text")
             content: bytes = text.encode() if text is not None else message["bytes"]
             self.service.metrics.bytes.labels("in").inc(len(content))
-            if self.account is not None:
-                self.account.spend(len(content))
             return content
         raise Refusal("timeout", f"no message in {timeout:g} s")
+
+    def charge(self, content: bytes) -> Refusal | None:
+        """Count a message against the limits of its owner: what is to be told of it if it is too much.
+
+        It is told once the message is read as far as its name and number, so that the client knows which one it was.
+        """
+        try:
+            if self.account is not None:
+                self.account.spend(len(content))
+        except Refusal as error:
+            return error
+        return None
 
     async def send(self, message: dict[str, Any]) -> None:
         """Send one message. A client that does not take it in time is cut off."""

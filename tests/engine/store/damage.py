@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from unending.core.errors import SessionNotFoundError, StorageError, StoreCorruptError
-from unending.engine.store.stores import DirectoryStore, Row, Stored
+from unending.engine.store import DirectoryStore, Row, Stored
 
 KEYS = ("plain", "snapped", "carried", "../ключ\0", "large", "finished", "long")
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from unending.engine.store.stores import Row, Store
+from unending.engine.store import Row, Store
 
 KEYS = [f"session-{number}" for number in range(6)]
 

@@ -5,8 +5,8 @@ from typing import Literal
 import pytest
 
 from unending.core.errors import SessionNotFoundError, StorageError
+from unending.engine.store import DirectoryStore, MemoryStore, Row, Store, Stored
 from unending.engine.store.faults import FaultyStore
-from unending.engine.store.stores import DirectoryStore, MemoryStore, Row, Store, Stored
 
 WORK: list[Callable[[Store], None]] = [
     lambda store: store.commit([Row(key, 0, "open", 0, 0, b"seed") for key in "abc"]),
@@ -18,12 +18,14 @@ WORK: list[Callable[[Store], None]] = [
     lambda store: store.drop("c"),
     lambda store: store.save("a", 4, 2, b"third"),
     lambda store: store.commit([Row("c", 0, "open", 0, 0, b"anew"), Row("b", 2, "step", 1, 4)]),
+    lambda store: store.begin(Row("d", 0, "import", 0, 0, b"seed"), 7, b"from elsewhere"),
+    lambda store: store.commit([Row("d", 1, "input", 8, 0, b"more")]),
 ]
 
 
 def contents(store: Store) -> dict[str, Stored | None]:
     found: dict[str, Stored | None] = {}
-    for key in "abc":
+    for key in "abcd":
         try:
             found[key] = store.load(key)
         except SessionNotFoundError:

@@ -13,8 +13,8 @@ import pytest
 from tests.engine.store import damage
 
 from unending.core.errors import SessionNotFoundError, StoreCorruptError
+from unending.engine.store import DirectoryStore, Entry, Row
 from unending.engine.store.index import identity
-from unending.engine.store.stores import DirectoryStore, Entry, Row
 
 TRIED = 150
 

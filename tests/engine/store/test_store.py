@@ -1,14 +1,18 @@
 """What both stores promise, against a reference that never forgets a row."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
+from threading import Event
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unending.core import snapshot
 from unending.core.errors import InputError, SessionNotFoundError, StorageError, StoreCorruptError
-from unending.engine.store.stores import DirectoryStore, Entry, MemoryStore, Row, Store, Stored
+from unending.engine.store import DirectoryStore, Entry, MemoryStore, Row, Store, Stored
 
 Reopen = Callable[[Store], Store]
 
@@ -61,6 +65,44 @@ def test_what_was_committed_is_there(store: Store, reopen: Reopen) -> None:
         assert found.load("a") == Stored([], rows[:5])
         assert found.load("b/../\0ключ") == Stored([], rows[5:])
         assert keys_of(found) == ["a", "b/../\0ключ"]
+
+
+def test_a_session_begins_from_a_snapshot(store: Store, reopen: Reopen) -> None:
+    opened = Row("a", 0, "import", 0, 0, b"identity")
+    store.begin(opened, 5, b"snapshot")
+    store.begin(opened, 5, b"snapshot")  # again, by who is not sure
+    store.commit([Row("a", 1, "input", 6, 0, b"six")])
+    with pytest.raises(StoreCorruptError, match="does not follow on"):
+        store.begin(Row("a", 0, "open", 0, 0, b"another"), 0, b"snapshot")
+    for again in (False, True):
+        found = reopen(store) if again else store
+        assert found.load("a") == Stored([(1, 5, b"snapshot")], [opened, Row("a", 1, "input", 6, 0, b"six")])
+
+
+def test_a_commit_does_not_wait_for_the_writing_of_a_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing, may_go_on = Event(), Event()
+    write = snapshot.write
+
+    def slowly(path: Path, content: bytes) -> None:
+        writing.set()
+        assert may_go_on.wait(20)
+        write(path, content)
+
+    rows = journal("a", 9)
+    with closing(DirectoryStore(tmp_path, keep=1)) as store, ThreadPoolExecutor() as threads:
+        store.commit(rows[:4])
+        monkeypatch.setattr(snapshot, "write", slowly)
+        saving = threads.submit(store.save, "a", 3, 1, b"three rows")
+        assert writing.wait(20)
+        threads.submit(store.commit, [*rows[4:], *journal("b", 2)]).result(20)
+        assert not saving.done()
+        may_go_on.set()
+        saving.result(20)
+    with closing(DirectoryStore(tmp_path)) as store:
+        assert store.load("a") == Stored([(3, 1, b"three rows")], rows[3:])
+        assert len(store.load("b").rows) == 2
 
 
 @pytest.mark.parametrize(

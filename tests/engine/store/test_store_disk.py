@@ -16,7 +16,7 @@ import pytest
 from tests.engine.store import killed
 
 from unending.core.errors import StorageError
-from unending.engine.store.stores import DirectoryStore, Row, Stored
+from unending.engine.store import DirectoryStore, Row, Stored
 
 ROOT = Path(__file__).parents[3]
 KILLS = 12

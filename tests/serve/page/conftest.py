@@ -47,7 +47,7 @@ def server(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def serve(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., PageServer]]:
     """Starts a server of one's own."""
     with ExitStack() as stack:
-        yield lambda *arguments: stack.enter_context(serving(tmp_path, *arguments))
+        yield lambda *arguments, **named: stack.enter_context(serving(tmp_path, *arguments, **named))
 
 
 @pytest.fixture

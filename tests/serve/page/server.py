@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
+SCRIBE = "tests.serve.page.scribe:Scribe"
 
 
 def free_port() -> int:
@@ -17,17 +18,17 @@ def free_port() -> int:
 
 
 class PageServer:
-    """Serves the toy `Scribe` on loopback, with further arguments of the command."""
+    """Serves a toy on loopback, with further arguments of the command."""
 
-    def __init__(self, log: Path, arguments: Sequence[str] = ()) -> None:
+    def __init__(self, log: Path, system: str, arguments: Sequence[str] = ()) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
-        self._log, self._arguments = log, arguments
+        self._log, self._system, self._arguments = log, system, arguments
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         """Come back when requests are answered."""
-        command = [sys.executable, "-m", "unending", "serve", "tests.serve.page.scribe:Scribe", "--example"]
+        command = [sys.executable, "-m", "unending", "serve", self._system, "--example"]
         with self._log.open("a") as log:
             self._process = subprocess.Popen(
                 [*command, "--port", str(self.port), *self._arguments],
@@ -60,9 +61,9 @@ class PageServer:
 
 
 @contextmanager
-def serving(folder: Path, *arguments: str) -> Iterator[PageServer]:
+def serving(folder: Path, *arguments: str, system: str = SCRIBE) -> Iterator[PageServer]:
     """A server that runs for as long as one is in here."""
-    server = PageServer(folder / "log", arguments)
+    server = PageServer(folder / "log", system, arguments)
     server.start()
     try:
         yield server

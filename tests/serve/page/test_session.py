@@ -41,6 +41,52 @@ def test_a_question_is_answered(server: PageServer, visit: Callable[..., Visitor
     expect(page.get_by_role("status").filter(has_text="after 4 characters")).to_have_count(1)
 
 
+def test_a_question_is_put_first_and_thought_about_while_the_text_comes(
+    serve: Callable[..., PageServer], visit: Callable[..., Visitor]
+) -> None:
+    server = serve(system="tests.serve.page.muser:Muser")
+    page = visit().look(server.url)
+    start(page, "musing")
+    ask(page, "How many sentences?")
+    thoughts, answer = page.locator(".entry.thought"), page.locator(".entry.out")
+    push(page, "It was the best of times. ")
+    expect(thoughts).to_have_text(["thoughtThat was number 1."])
+    push(page, "It was the worst of times. It was the age of ")
+    expect(thoughts).to_have_count(2)
+    push(page, "wisdom. It was the age of foolishness.")
+    expect(thoughts).to_have_text([f"thoughtThat was number {number}." for number in (1, 2, 3, 4)])
+    expect(answer).to_have_count(0)
+    page.get_by_role("radio", name="Control").check()
+    page.get_by_label("A name, then its value").fill("end")
+    page.keyboard.press("Enter")
+    expect(answer).to_have_text(["answerI heard 4 sentences."])
+    expect(thoughts.last).to_have_text("deepLet us see. ")
+    order = [
+        "question",
+        "in",
+        "thought",
+        "in",
+        "thought",
+        "in",
+        "thought",
+        "thought",
+        "in-data",
+        "thought",
+        "out",
+    ]
+    kinds = page.locator(".entry").evaluate_all("entries => entries.map(entry => entry.classList[1])")
+    assert kinds == order
+    style = "line => [getComputedStyle(line).fontStyle, getComputedStyle(line).color]"
+    thought_style, answer_style = (each.locator("p").last.evaluate(style) for each in (thoughts, answer))
+    assert thought_style[0] == "italic" != answer_style[0]
+    assert thought_style[1] != answer_style[1]
+    expect(page.get_by_role("status").filter(has_text="I heard 4 sentences.")).to_have_count(1)
+    expect(page.get_by_role("status").filter(has_text="number 4")).to_have_count(0)
+    page.reload()
+    expect(answer).to_have_text(["answerI heard 4 sentences."])
+    expect(thoughts).to_have_count(5)
+
+
 def test_an_answer_is_interrupted(server: PageServer, visit: Callable[..., Visitor]) -> None:
     page = visit().look(server.url)
     start(page, "interrupted")

@@ -17,6 +17,7 @@ UNREACHABLE = re.compile(
     "ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE|Error in connection establishment"
 )
 UNAUTHORIZED = re.compile("status of 401")
+OVER_LIMIT = re.compile("status of 4(01|29)")
 
 
 def test_an_endless_answer_stays_bounded(server: PageServer, visit: Callable[..., Visitor]) -> None:
@@ -144,3 +145,23 @@ def test_a_busy_server_is_waited_for(serve: Callable[..., PageServer], visit: Ca
     expect(page.get_by_text("book.txt")).to_have_count(0, timeout=30_000)
     ask(page, "How much?")
     expect(page.locator(".entry.out").last).to_contain_text("How much? after 1152000 characters.")
+
+
+def test_what_is_beyond_the_limits_of_a_token_is_sent_again(
+    serve: Callable[..., PageServer], visit: Callable[..., Visitor], tmp_path: Path
+) -> None:
+    token, line = new_token("ann")
+    (tmp_path / "tokens").write_text(f"{line} bytes=40000\n")
+    server = serve("--token-file", str(tmp_path / "tokens"))
+    page = visit(forgiven=OVER_LIMIT).look(server.url)
+    page.get_by_role("textbox", name="Token").fill(token)
+    page.keyboard.press("Enter")
+    expect(page.locator(".system-card")).to_contain_text("scribe")
+    start(page, "limited")
+    book = {"name": "book.txt", "mimeType": "text/plain", "buffer": b"0123456789abcde\n" * 12_000}
+    page.locator("input[type=file]").set_input_files([book])
+    expect(page.get_by_role("alert").filter(has_text="The server is busy")).to_be_visible()
+    expect(page.get_by_text("book.txt")).to_have_count(0, timeout=30_000)
+    page.wait_for_timeout(1_000)  # the bucket fills again
+    ask(page, "How much?")
+    expect(page.locator(".entry.out").last).to_contain_text("How much? after 192000 characters.")

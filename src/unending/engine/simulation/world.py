@@ -13,7 +13,7 @@ from unending.engine.simulation.verdict import unexplained
 from unending.engine.simulation.witness import Witness
 from unending.engine.steps import run
 from unending.engine.store.faults import FaultyStore
-from unending.engine.store.stores import MemoryStore
+from unending.engine.store.memory import MemoryStore
 
 __all__ = ["World", "simulate"]
 

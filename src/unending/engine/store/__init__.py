@@ -2,6 +2,7 @@
 
 from unending.engine.store.faults import FaultyStore
 from unending.engine.store.journal import Entry, Row, Store, Stored
-from unending.engine.store.stores import DirectoryStore, MemoryStore
+from unending.engine.store.memory import MemoryStore
+from unending.engine.store.stores import DirectoryStore
 
 __all__ = ["DirectoryStore", "Entry", "FaultyStore", "MemoryStore", "Row", "Store", "Stored"]

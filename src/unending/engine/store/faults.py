@@ -20,7 +20,7 @@ class FaultyStore(Store):
         the store that does the work.
     fail
         `fail(n, operation)` says whether the n-th operation, counted from 1, raises `StorageError`; `operation` is
-        `"commit"`, `"save"`, `"load"`, `"keys"` or `"drop"`.
+        `"commit"`, `"save"`, `"begin"`, `"load"`, `"keys"` or `"drop"`.
     mode
         `"before"`: a failing operation does nothing. `"after"`: it is done and then raises, as when the process hears
         of an error although the disk has the data.
@@ -40,6 +40,9 @@ class FaultyStore(Store):
 
     def save(self, key: str, index: int, in_seq: int, content: bytes) -> None:
         self._do("save", lambda: self.inner.save(key, index, in_seq, content))
+
+    def begin(self, opened: Row, in_seq: int, content: bytes) -> None:
+        self._do("begin", lambda: self.inner.begin(opened, in_seq, content))
 
     def load(self, key: str) -> Stored:
         return self._do("load", lambda: self.inner.load(key))

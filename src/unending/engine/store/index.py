@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from hashlib import blake2b, sha256
@@ -22,7 +22,6 @@ __all__ = [
     "compact",
     "connect",
     "identity",
-    "pack_row",
     "seal",
     "typed",
     "unpack_tail",
@@ -171,8 +170,12 @@ class Index:
                 self.tails[record[1]] = tail
         self._digest = combine(self._seals.values())
 
-    def change(self, work: Callable[[sqlite3.Connection], Mapping[str, Tail | None]]) -> None:
-        """One transaction, durable on return: `work` gives the new records (None: the session is no more).
+    def change(
+        self, work: Callable[[sqlite3.Connection], Mapping[str, Tail | None]], fresh: Sequence[Row] = ()
+    ) -> None:
+        """One transaction, durable on return: journal entries that are new, and what `work` does.
+
+        `work` gives the new records (None: the session is no more).
 
         Raises
         ------
@@ -185,8 +188,9 @@ class Index:
                 self._behind = False
             try:
                 self._db.execute("BEGIN")
+                self._db.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?)", map(pack_row, fresh))
                 tails = work(self._db)
-                fresh, digest = self._write(tails)
+                seals, digest = self._write(tails)
                 self._db.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):
@@ -201,7 +205,7 @@ class Index:
                 self.damaged.pop(name, None)
                 self._seals.pop(name, None)
             else:
-                self.tails[key], self._seals[name] = tail, fresh[name]
+                self.tails[key], self._seals[name] = tail, seals[name]
         try:
             self._mark.advance(self._commits)
         except OSError:

@@ -30,7 +30,7 @@ class Row:
     index: int
     """0, 1, 2, ... per session, without gap."""
     kind: str
-    """`open`, `input`, `step`, `refuse`, `shed`, `interrupt`, `finish` or `fork`."""
+    """`open` or `import` (from a snapshot), then `input`, `step`, `refuse`, `shed`, `interrupt` or `finish`."""
     seq: int
     """Of an input its number, from 1 without gap (a session that begins from a snapshot may begin higher)."""
     ticks: int
@@ -64,7 +64,11 @@ class Entry:
 
 
 class Store(Protocol):
-    """Where sessions survive their process. Synchronous; any thread, but one at a time."""
+    """Where sessions survive their process. Synchronous; from any thread.
+
+    A commit may come while something else is under way, and does not wait for the writing of a snapshot. Of
+    everything else, and of commits, there is one at a time.
+    """
 
     def commit(self, rows: Sequence[Row]) -> None:
         """Put rows into the journals of their sessions: all or none, durable on return.
@@ -83,6 +87,15 @@ class Store(Protocol):
         """Keep a snapshot that contains the effect of rows `< index` and of inputs `<= in_seq`.
 
         The newest few are kept; once there are so many, journal rows that none of them needs are deleted.
+
+        Raises
+        ------
+        StorageError, StoreCorruptError
+            as `commit`.
+        """
+
+    def begin(self, opened: Row, in_seq: int, content: bytes) -> None:
+        """Begin a session with its first row and the snapshot that it comes from: both or neither, durable on return.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Stores: where sessions survive their process. A directory, or memory for tests and simulation."""
+"""The store in a directory: an index of sessions and their journals, and snapshots beside it."""
 
 import fcntl
 import os
@@ -6,12 +6,12 @@ import shutil
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 
 from unending.core import snapshot
 from unending.core.errors import SessionNotFoundError, StorageError, StoreCorruptError
-from unending.engine.store.index import compact, identity, pack_row, seal, typed
+from unending.engine.store.index import compact, identity, seal, typed
 from unending.engine.store.journal import (
     Entry,
     Row,
@@ -22,12 +22,11 @@ from unending.engine.store.journal import (
     assemble,
     extend,
     in_order,
-    needed,
     retain,
 )
 from unending.engine.store.recovery import open_index
 
-__all__ = ["DirectoryStore", "Entry", "MemoryStore", "Row", "Store", "Stored"]
+__all__ = ["DirectoryStore"]
 
 
 class DirectoryStore(Store):
@@ -67,6 +66,8 @@ class DirectoryStore(Store):
         self._keep = keep
         self._bad: dict[str, set[Saved]] = {}
         self._open = True
+        self._turn = Lock()
+        """Whoever uses the index has it; nobody else does."""
         self._snapshots = self.path / "snapshots"
         with typed(str(self.path)):
             self._snapshots.mkdir(parents=True, exist_ok=True)
@@ -99,38 +100,51 @@ class DirectoryStore(Store):
                     shutil.rmtree(folder)
 
     def commit(self, rows: Sequence[Row]) -> None:
+        with self._turn:
+            tails, fresh = self._extended(rows)
+            if fresh:
+                self._index.change(lambda db: tails, fresh)
+
+    def _extended(self, rows: Sequence[Row]) -> tuple[dict[str, Tail], list[Row]]:
         for key in {row.key for row in rows}:
             self._require_sound(key)
-        tails, fresh = extend(self._index.tails, rows, self._find)
-        if fresh:
-            packed = [pack_row(row) for row in fresh]
-
-            def work(db: sqlite3.Connection) -> Mapping[str, Tail]:
-                db.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?)", packed)
-                return tails
-
-            self._index.change(work)
+        return extend(self._index.tails, rows, self._find)
 
     def _find(self, key: str, index: int) -> Row | None:
         return next((row for _, row in self._index.rows(key, index)), None)
 
     def save(self, key: str, index: int, in_seq: int, content: bytes) -> None:
-        old = self._tail(key)
+        self._put(key, index, in_seq, content)
+
+    def begin(self, opened: Row, in_seq: int, content: bytes) -> None:
+        self._put(opened.key, 1, in_seq, content, opened)
+
+    def _put(self, key: str, index: int, in_seq: int, content: bytes, opened: Row | None = None) -> None:
         checksum = seal(key, index, in_seq, content=content).hex()
         saved = Saved(index, in_seq, len(content), checksum)
-        tail = retain(key, old, saved, self._keep, self._bad.get(key, set()))
-        if saved not in tail.snapshots:
-            return
+
+        def entered() -> tuple[Tail, list[Row]]:
+            """The record with the snapshot in it as things are now, and the rows that are new."""
+            tails, fresh = self._extended([opened] if opened else [])
+            tail = tails[key] if opened else self._tail(key)
+            return retain(key, tail, saved, self._keep, self._bad.get(key, set())), fresh
+
+        with self._turn:
+            if saved not in entered()[0].snapshots:
+                return
+            new = key not in self._index.tails or saved not in self._index.tails[key].snapshots
         path = self._file(key, saved)
         with typed(str(path)):
             if not path.parent.exists():
                 path.parent.mkdir()
                 _sync_folder(self._snapshots)
-        snapshot.write(path, content)
+        snapshot.write(path, content)  # commits may come meanwhile
         try:
-            self._index.change(lambda db: {key: compact(db, key, tail)})
+            with self._turn:
+                tail, fresh = entered()
+                self._index.change(lambda db: {key: compact(db, key, tail)}, fresh)
         except BaseException:
-            if saved not in old.snapshots:
+            if new:
                 path.unlink(missing_ok=True)
             raise
         self._bad.pop(key, None)
@@ -141,9 +155,10 @@ class DirectoryStore(Store):
                     file.unlink()
 
     def load(self, key: str) -> Stored:
-        tail = self._tail(key)
         rows, snapshots, faults = [], [], []
-        for index, row in self._index.rows(key):
+        with self._turn:
+            tail, found = self._tail(key), list(self._index.rows(key))
+        for index, row in found:
             if row is None:
                 faults.append(f"row {index} of session {key!r} is damaged")
             else:
@@ -169,20 +184,22 @@ class DirectoryStore(Store):
         return content if intact else None
 
     def keys(self) -> list[Entry]:
-        self._require_open()
+        with self._turn:
+            self._require_open()
+            tails = list(self._index.tails.items())
         damaged = [Entry(key, "damaged", 0, 0) for key in self._index.damaged.values()]
-        return in_order(damaged + [tail.entry(key) for key, tail in self._index.tails.items()])
+        return in_order(damaged + [tail.entry(key) for key, tail in tails])
 
     def drop(self, key: str) -> None:
-        self._require_open()
-        if key not in self._index.tails and identity(key) not in self._index.damaged:
-            return
-
         def work(db: sqlite3.Connection) -> Mapping[str, None]:
             db.execute("DELETE FROM journal WHERE session = ?", (identity(key),))
             return {key: None}
 
-        self._index.change(work)
+        with self._turn:
+            self._require_open()
+            if key not in self._index.tails and identity(key) not in self._index.damaged:
+                return
+            self._index.change(work)
         self._bad.pop(key, None)
         shutil.rmtree(self._folder(key), ignore_errors=True)
 
@@ -220,72 +237,3 @@ def _sync_folder(path: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-class MemoryStore(Store):
-    """The same in memory, for tests and simulation: it survives `crash`, not the process.
-
-    Parameters
-    ----------
-    keep
-        snapshots kept of each session, at least 1.
-    """
-
-    def __init__(self, keep: int = 2) -> None:
-        self._keep = keep
-        self._open = True
-        self._tails: dict[str, Tail] = {}
-        self._rows: dict[str, dict[int, Row]] = {}
-        self._snapshots: dict[str, dict[Saved, bytes]] = {}
-
-    def crash(self) -> "MemoryStore":
-        """What a new process finds: all that was committed. This store is closed, whoever still holds it."""
-        self._require_open()
-        found = MemoryStore(self._keep)
-        found._tails, found._rows, found._snapshots = self._tails, self._rows, self._snapshots
-        self.close()
-        return found
-
-    def commit(self, rows: Sequence[Row]) -> None:
-        self._require_open()
-        tails, fresh = extend(self._tails, rows, lambda key, index: self._rows[key].get(index))
-        self._tails |= tails
-        for row in fresh:
-            self._rows.setdefault(row.key, {})[row.index] = row
-
-    def save(self, key: str, index: int, in_seq: int, content: bytes) -> None:
-        saved = Saved(index, in_seq, len(content), seal(key, index, in_seq, content=content).hex())
-        tail = retain(key, self._tail(key), saved, self._keep, set())
-        held = self._snapshots.get(key, {}) | {saved: bytes(content)}
-        self._snapshots[key] = {each: held[each] for each in tail.snapshots}
-        rows = [row for row in self._rows[key].values() if needed(row, tail.base, tail.base_in)]
-        self._rows[key] = {row.index: row for row in rows}
-        size = sum(len(row.content) for row in rows)
-        self._tails[key] = replace(tail, kept=len(rows), size=size)
-
-    def load(self, key: str) -> Stored:
-        tail = self._tail(key)
-        snapshots = [(each.index, each.in_seq, self._snapshots[key][each]) for each in tail.snapshots]
-        return assemble(key, tail, list(self._rows[key].values()), snapshots, [])
-
-    def keys(self) -> list[Entry]:
-        self._require_open()
-        return in_order([tail.entry(key) for key, tail in self._tails.items()])
-
-    def drop(self, key: str) -> None:
-        self._require_open()
-        for held in (self._tails, self._rows, self._snapshots):
-            held.pop(key, None)
-
-    def close(self) -> None:
-        self._open = False
-
-    def _require_open(self) -> None:
-        if not self._open:
-            raise StorageError("the store is closed")
-
-    def _tail(self, key: str) -> Tail:
-        self._require_open()
-        if key not in self._tails:
-            raise SessionNotFoundError(f"the store has no session {key!r}")
-        return self._tails[key]

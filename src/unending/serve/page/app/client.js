@@ -32,6 +32,7 @@ export class Client extends Observed {
   #received = new Received((seq) => this.status === "held" && this.#send({ type: "output.ack", seq }));
   #answer = "";
   #spoken = 0; // stream time up to which text came out
+  #pondered = -1; // stream time of the newest thought
 
   /** `seed` makes it a new session. */
   constructor(system, name, seed) {
@@ -171,15 +172,27 @@ export class Client extends Observed {
     if (chunk.kind === "Text") {
       this.transcript.setDraft(final ? "" : chunk.text);
       if (!final) return;
-      if (start > this.#spoken + BREAK) this.transcript.add("out", chunk.text);
-      else this.transcript.append("out", chunk.text);
-      this.#spoken = end;
-      this.#answer = (this.#answer + chunk.text).slice(-400);
+      if (chunk.role && chunk.role !== "answer") this.#think(chunk, start);
+      else this.#speak(chunk, start, end);
     } else if (chunk.kind === "Rows") {
       this.series.add(readArray(chunk.values), chunk.names, start, end);
     } else {
       this.transcript.restate("out-data", summary(chunk));
     }
+  }
+
+  #speak({ text, role }, start, end) {
+    if (start > this.#spoken + BREAK) this.transcript.add("out", text, role);
+    else this.transcript.append("out", text, role);
+    this.#spoken = end;
+    this.#answer = (this.#answer + text).slice(-400);
+  }
+
+  /** A thought about another stretch of the stream is another line. */
+  #think({ text, role }, start) {
+    if (start === this.#pondered) this.transcript.append("thought", text, role);
+    else this.transcript.add("thought", text, role);
+    this.#pondered = start;
   }
 
   #idle() {

@@ -3,12 +3,13 @@ import { Observed } from "./observed.js";
 export const LIMIT = 40_000; // characters kept; older ones are dropped from the top
 const PIECE = 1_000; // characters of one text node
 const ENTRIES = 400;
+const NAMES = { in: "in", "in-data": "in", question: "question", out: "out", "out-data": "out" };
 
 /**
- * The running text of a session: entries of pieces. An entry's `role` is "in" or "out" (text), "in-data" or
- * "out-data" (lines about other chunks), "question" or "note".
+ * The running text of a session: entries of pieces. An entry's `role` is "in" or "out" (text), "thought" (text that is
+ * no answer), "in-data" or "out-data" (lines about other chunks), "question" or "note"; its `name` is what it is called.
  *
- * Text of the same role goes on in the same entry. Only the last piece ever changes, and `size` never exceeds `LIMIT`.
+ * Text of the same role and name goes on in the same entry. Only the last piece ever changes, and `size` never exceeds `LIMIT`.
  */
 export class Transcript extends Observed {
   entries = [];
@@ -17,16 +18,16 @@ export class Transcript extends Observed {
   dropped = 0;
   #next = 0;
 
-  /** Go on in the last entry if it has this role, in a new one otherwise. */
-  append(role, text) {
+  /** Go on in the last entry if it has this role and name, in a new one otherwise. */
+  append(role, text, name = NAMES[role]) {
     let last = this.entries.at(-1);
-    if (last?.role !== role) last = this.#begin(role);
+    if (last?.role !== role || last.name !== name) last = this.#begin(role, name);
     this.#fill(last, text);
   }
 
   /** A new entry. */
-  add(role, text) {
-    this.#fill(this.#begin(role), text);
+  add(role, text, name = NAMES[role]) {
+    this.#fill(this.#begin(role, name), text);
   }
 
   /** An entry that replaces the last one if that has the same role. */
@@ -41,8 +42,8 @@ export class Transcript extends Observed {
     this.changed();
   }
 
-  #begin(role) {
-    const entry = { id: this.#next++, role, pieces: [] };
+  #begin(role, name) {
+    const entry = { id: this.#next++, role, name, pieces: [] };
     this.entries.push(entry);
     return entry;
   }

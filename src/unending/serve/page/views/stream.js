@@ -2,13 +2,12 @@ import { count } from "../app/format.js";
 import { html, useLayoutEffect, useRef, useState } from "../app/html.js";
 import { useObserved } from "../app/observed.js";
 
-const LABELS = { in: "in", "in-data": "in", question: "question", out: "out", "out-data": "out" };
 const NEAR = 40; // pixels from the end that count as being there
 
 function Entry({ entry }) {
   return html`
     <div class="entry ${entry.role}">
-      ${LABELS[entry.role] && html`<span class="role">${LABELS[entry.role]}</span>`}
+      ${entry.name && html`<span class="role">${entry.name}</span>`}
       <p>${entry.pieces.map((piece) => html`<span key=${piece.id}>${piece.text}</span>`)}</p>
     </div>
   `;
