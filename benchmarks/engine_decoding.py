@@ -15,8 +15,8 @@ from rows import Row, store
 
 from unending.core import TICK, Query, Text
 from unending.io.text import standard_text
+from unending.parts.reading.reader import ReaderState
 from unending.systems.language import StreamingLLM
-from unending.systems.language.streaming_llm import StreamingLLMState
 
 SETTINGS = {
     "smollm2-135m": {"sink_size": 4, "window_size": 508, "chunk": 64},
@@ -35,7 +35,7 @@ def progress(text: str) -> None:
     print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
-def ages(operator: StreamingLLM, count: int) -> list[StreamingLLMState]:
+def ages(operator: StreamingLLM, count: int) -> list[ReaderState]:
     """Sessions with an answer in the making, each after another stretch of text."""
     text, states = standard_text(), []
     for index in range(count):

@@ -227,19 +227,19 @@ def test_kept_positions_are_the_sinks_and_the_last():
 
 
 @pytest.mark.parametrize("frame", FRAMES)
-def test_a_turn_after_evict_for_space_runs_dense(frame):
+def test_a_turn_after_make_room_runs_dense(frame):
     """Upstream's chat: room is made before the turn, nothing is evicted in it."""
     model, ids = models.model("llama"), models.tokens(60)
     cache = StreamingCache(model, SINKS, WINDOW, frame)
     stream(model, ids[:50], cache)
-    cache.evict_for_space(8)
+    cache.make_room(8)
     assert cache.count == SINKS + WINDOW - 8
     positions = cache.kept_positions[0].tolist()
     found = stream(model, ids[50:58], cache)
     assert cache.kept_positions[0, : len(positions)].tolist() == positions
     whole = StreamingCache(model, SINKS, WINDOW, frame)
     stream(model, ids[:50], whole)
-    whole.evict_for_space(8)
+    whole.make_room(8)
     assert difference(found, stream(model, ids[50:58], whole, 8)) < 1e-4
 
 

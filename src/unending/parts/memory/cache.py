@@ -126,7 +126,7 @@ class MemoryCache(Cache):
         """Bytes of the key and value tensors."""
         return sum(each.nbytes for each in (*self.keys, *self.values) if each is not None)
 
-    def evict_for_space(self, coming: int) -> None:
+    def make_room(self, coming: int) -> None:
         """Make room so that `coming` tokens fit without eviction: a turn of a conversation stays whole.
 
         Raises

@@ -1,11 +1,9 @@
 """StreamingLLM: an endless token stream through a KV cache of fixed size, attention sinks and recent tokens."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -13,28 +11,22 @@ from unending.core import (
     Bound,
     Chunk,
     Control,
-    Domain,
     Event,
     Exactness,
-    Operator,
     Paper,
     Query,
     Rows,
     Spec,
     Text,
-    Tick,
     Tokens,
-    state,
 )
-from unending.core.errors import CapacityError, InputError
+from unending.core.errors import CapacityError
 from unending.parts import backbones
-from unending.parts.backbones.operators import OnLanguageModel
 from unending.parts.memory import KVMemory, MemoryCache, SinksAndWindow, empty, kv_bytes
-from unending.parts.reading import Answer, Pass, Reading, answers, tokens
 from unending.parts.reading.naive import offline
-from unending.parts.reading.together import Saying, step_together
+from unending.parts.reading.reader import Reader, ReaderState
 
-__all__ = ["StreamingCache", "StreamingLLM", "StreamingLLMState"]
+__all__ = ["StreamingCache", "StreamingLLM"]
 
 
 class StreamingCache(MemoryCache):
@@ -80,20 +72,8 @@ class StreamingCache(MemoryCache):
         )
 
 
-@state
-class StreamingLLMState:
-    """What one stream leaves behind."""
-
-    memory: KVMemory
-    logits: torch.Tensor
-    """float32 `[vocabulary]` after the newest token."""
-    reading: Reading
-    answer: Answer
-    seed: int
-
-
 @dataclass(frozen=True)
-class StreamingLLM(OnLanguageModel, Operator[StreamingLLMState]):
+class StreamingLLM(Reader):
     """StreamingLLM (Xiao, Tian, Chen, Han, Lewis 2023, arXiv 2309.17453) as a stream operator.
 
     Text or tokens go in; next-token losses in nats come out as rows `[n, 1]`. A `Query` is put into the stream as a
@@ -149,8 +129,7 @@ class StreamingLLM(OnLanguageModel, Operator[StreamingLLMState]):
 
     def __post_init__(self) -> None:
         SinksAndWindow(self.sink_size, self.window_size)
-        if self.chunk < 1 or self.max_new_tokens < 1 or self.temperature < 0:
-            raise InputError("chunk and max_new_tokens are 1 or more, temperature is 0 or more")
+        self._require_sensible()
 
     @classmethod
     def example(cls) -> Self:
@@ -170,105 +149,27 @@ class StreamingLLM(OnLanguageModel, Operator[StreamingLLMState]):
     def _capacity(self) -> int:
         return self.retention.budget + self.chunk
 
-    @cached_property
-    def _domain(self) -> Mapping[type[Chunk], Domain]:
-        # A character of any script is at most four tokens of a byte-level vocabulary.
-        room = (
-            self.window_size
-            - self.max_new_tokens
-            - (len(self.backbone.encode_turn("?", chat=self.chat)) if self.backbone.tokenizer else 0)
-        )
-        return {Tokens: {"vocabulary": self.backbone.vocabulary}, Query: {"characters": max(1, room // 4)}}
-
-    def domain(self) -> Mapping[type[Chunk], Domain]:
-        return self._domain
-
     def bound(self) -> Bound:
         backbone = self.backbone
-        cache = kv_bytes(backbone.kv_shapes(), self._capacity, backbone.dtype.itemsize)
-        around = tokens.reading_bytes(self.chunk) + answers.answer_bytes(self.max_new_tokens)
-        return Bound(cache + 4 * backbone.vocabulary + around + 8)
+        return Bound(kv_bytes(backbone.kv_shapes(), self._capacity, backbone.dtype.itemsize) + self._around())
 
-    def init(self, seed: int = 0) -> StreamingLLMState:
+    def init(self, seed: int = 0) -> ReaderState:
         backbone = self.backbone
         if backbone.limit < self.retention.budget + self.chunk:
             raise CapacityError(
                 f"sinks + window + chunk make {self.retention.budget + self.chunk} positions,"
                 f" but {self.model} attends over at most {backbone.limit}"
             )
-        return StreamingLLMState(
-            memory=empty(backbone.kv_shapes(), self._capacity, backbone.dtype, backbone.device),
-            logits=torch.zeros(backbone.vocabulary, device=backbone.device),
-            reading=tokens.reading(self.chunk),
-            answer=answers.no_answer(self.max_new_tokens),
-            seed=seed,
-        )
-
-    def pending(self, state: StreamingLLMState) -> bool:
-        return state.answer.left > 0
+        memory = empty(backbone.kv_shapes(), self._capacity, backbone.dtype, backbone.device)
+        return self._empty(memory, seed)
 
     def offline(self, stream: Sequence[Chunk]) -> list[Event]:
         """The stream by the slow reference of the memory, its text tokenised in whole runs."""
         return offline(self, stream)
 
-    def _step(self, state: StreamingLLMState, chunk: Any) -> tuple[StreamingLLMState, list[Event]]:
-        if type(chunk) is Tick:
-            return self._decode(state) if state.answer.left else (state, [])
-        if type(chunk) is Control:
-            if chunk.name != "interrupt":
-                raise InputError(f"control {chunk.name!r} is unknown; streaming-llm knows interrupt")
-            return replace(state, answer=answers.stop(state.answer)), []
-        if state.answer.left:
-            raise InputError("an answer is in the making: tick until idle, or send Control('interrupt')")
-        work, answer = self._begin(state), state.answer
-        if type(chunk) is Query:
-            self._ask(work, chunk)
-            answer = answers.begin(answer)
-        else:
-            work.read(chunk)
-        return self._end(work, answer, state.seed), work.events
+    def _room(self) -> int:
+        return self.window_size
 
-    def _step_many(
-        self, states: Sequence[StreamingLLMState], chunks: Sequence[Chunk], width: int
-    ) -> list[tuple[StreamingLLMState, list[Event]] | Exception]:
-        return step_together(
-            states,
-            chunks,
-            width,
-            module=self.backbone.module,
-            ready=lambda state, chunk: type(chunk) is Tick and state.answer.left > 0,
-            begin=self._say,
-            alone=super()._step_many,
-        )
-
-    def _finish(self, state: StreamingLLMState) -> tuple[StreamingLLMState, list[Event]]:
-        work = self._begin(state)
-        work.flush()
-        return self._end(work, state.answer, state.seed), work.events
-
-    def _begin(self, state: StreamingLLMState) -> Pass:
+    def _view(self, memory: KVMemory) -> MemoryCache:
         backbone = self.backbone
-        cache = MemoryCache.view(state.memory, backbone.rotaries, self.retention, self.frame, backbone.limit)
-        return Pass(backbone, cache, state.logits, state.reading)
-
-    def _end(self, work: Pass, answer: Answer, seed: int) -> StreamingLLMState:
-        return StreamingLLMState(work.cache.memory(), work.logits, work.reading, answer, seed)
-
-    def _ask(self, work: Pass, query: Query) -> None:
-        work.flush()
-        if query.t is not None:
-            work.reading = replace(work.reading, time=np.asarray(query.t, dtype=np.float64))
-        turn = self.backbone.encode_turn(query.text, chat=self.chat)
-        work.cache.evict_for_space(len(turn) + self.max_new_tokens)
-        for start in range(0, len(turn), self.chunk):
-            work.put(turn[start : start + self.chunk])
-
-    def _say(self, state: StreamingLLMState) -> Saying[StreamingLLMState]:
-        work = self._begin(state)
-        answer, token = work.speak(state.answer, self.temperature, state.seed)
-        return Saying(work, token, lambda done: self._end(done, answer, state.seed))
-
-    def _decode(self, state: StreamingLLMState) -> tuple[StreamingLLMState, list[Event]]:
-        turn = self._say(state)
-        turn.work.put([turn.token])
-        return turn.end(turn.work.logits)
+        return MemoryCache.view(memory, backbone.rotaries, self.retention, self.frame, backbone.limit)
