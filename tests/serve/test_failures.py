@@ -14,7 +14,7 @@ from unending.serve.failures import failure_of
             "index.sqlite is damaged: malformed",
         ),
         (
-            SnapshotForeignError("made with other settings: model=/srv/models/big (now /home/me/small)"),
+            SnapshotForeignError("made with other settings: model=/srv/models/big (now /srv/models/small)"),
             "made with other settings: model=big (now small)",
         ),
         (InputError("rows and/or columns of org/model at https://a.b/c/d"), None),

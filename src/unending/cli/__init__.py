@@ -1,4 +1,4 @@
-"""The command line: `unending list | run | chat | serve | check | bench`."""
+"""The command line: `unending list | run | chat | serve | train | check | bench`."""
 
 import os
 import sys
@@ -15,6 +15,7 @@ usage: unending COMMAND ...
   run SYSTEM SOURCE       a system on a stream: a file, - (standard input), or python:topics
   chat [SYSTEM]           an endless conversation in the terminal
   serve SYSTEM...         systems for many clients: OpenAI's protocols, sessions, a live page
+  train SYSTEM            what a system learns before it runs: gates, adapters, small models
   check SYSTEM            all laws on a system of the catalogue, or on module:Operator
   bench SYSTEM            the benchmark of a system, and its rows
 
@@ -31,6 +32,8 @@ def _command(name: str) -> Callable[[Sequence[str]], int] | None:
         from unending.cli.chat import main as command
     elif name == "serve":
         from unending.cli.serve import main as command
+    elif name == "train":
+        from unending.cli.train import main as command
     elif name == "check":
         from unending.cli.check import main as command
     elif name == "bench":

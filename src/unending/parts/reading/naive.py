@@ -32,10 +32,10 @@ class _Language(Protocol):
 
 
 class _Run:
-    def __init__(self, operator: _Language) -> None:
+    def __init__(self, operator: _Language, memory: Any) -> None:
         self.operator = operator
         self.backbone: Any = operator.backbone
-        self.memory = NaiveMemory(self.backbone.module, operator.retention)
+        self.memory = memory or NaiveMemory(self.backbone.module, operator.retention)
         self.logits: torch.Tensor | None = None
         self.seen = 0
         self.text, self.text_begins = "", 0.0
@@ -105,9 +105,12 @@ class _Run:
         return min(int((np.cumsum(weights) < draw).sum()), len(weights) - 1)
 
 
-def offline(operator: _Language, stream: Sequence[Chunk]) -> list[Event]:
-    """The events of a whole stream under seed 0, without any of the state, cache or re-blocking of the operator."""
-    run = _Run(operator)
+def offline(operator: _Language, stream: Sequence[Chunk], memory: Any = None) -> list[Event]:
+    """The events of a whole stream under seed 0, without any of the state, cache or re-blocking of the operator.
+
+    `memory` is another reference than `NaiveMemory`, with the same `read` and `make_room`.
+    """
+    run = _Run(operator, memory)
     for chunk in stream:
         run.time = run.time if chunk.t is None else chunk.t
         if isinstance(chunk, Text):

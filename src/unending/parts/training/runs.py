@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from unending.core.errors import NumericalError, SnapshotCorruptError, SnapshotForeignError
 
-__all__ = ["Recipe", "Run", "learning_rate", "train"]
+__all__ = ["Recipe", "Run", "learning_rate", "progress", "train"]
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -141,7 +141,7 @@ def train(
         path.parent.mkdir(parents=True, exist_ok=True)
     losses, spent, began = run.losses.tolist(), run.cpu_seconds, time.process_time()
     model.train()
-    with _progress(title, recipe.steps, quiet) as show:
+    with progress(title, recipe.steps, quiet) as show:
         for step in range(run.step, stop):
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(recipe, step)
@@ -224,7 +224,7 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 @contextmanager
-def _progress(title: str, steps: int, quiet: bool) -> Iterator[Callable[[int, float], None]]:
+def progress(title: str, steps: int, quiet: bool) -> Iterator[Callable[[int, float], None]]:
     """A live bar on a terminal, otherwise about fifty lines over the whole run; both on stderr."""
     if quiet:
         yield lambda step, loss: None
