@@ -12,7 +12,7 @@ from unending.cli import main, train
 from unending.core.errors import MissingExtraError
 from unending.systems.language.duo_attention import HeadGates
 
-DUO = "unending.systems.language.duo_attention.training:DuoTraining"
+DUO = "unending.systems.language.duo_attention.training:TrainDuoAttention"
 
 
 @dataclass(frozen=True)

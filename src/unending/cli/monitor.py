@@ -37,9 +37,14 @@ class Sample:
 
 
 class Monitor:
-    """Collects samples of one session and shows them on standard error: a live table in a terminal, else lines."""
+    """Collects samples of one session and shows them on standard error: a live table in a terminal, else lines.
 
-    def __init__(self, title: str, bound: int, size: int | None, along: str = "items") -> None:
+    A quiet one shows them at the end alone, so that text can come out on the same terminal.
+    """
+
+    def __init__(
+        self, title: str, bound: int, size: int | None, along: str = "items", *, quiet: bool = False
+    ) -> None:
         self.samples: list[Sample] = []
         self.rows = 0
         self._title, self._bound, self._size, self._along = title, bound, size, along
@@ -54,7 +59,8 @@ class Monitor:
         self._earlier_rows = self._earlier_answered = 0
         self._shown = ("", 0.0)
         console = Console(stderr=True)
-        in_terminal = sys.stderr.isatty() and not console.is_dumb_terminal
+        in_terminal = sys.stderr.isatty() and not console.is_dumb_terminal and not quiet
+        self._quiet = quiet
         self._live = (
             Live(console=console, refresh_per_second=4, redirect_stdout=False) if in_terminal else None
         )
@@ -148,7 +154,7 @@ class Monitor:
             self.samples, self._stride = self.samples[1::2], 2 * self._stride
         if self._live:
             self._live.update(self._table(meters))
-        elif time.monotonic() - self._shown[1] > 5:
+        elif not self._quiet and time.monotonic() - self._shown[1] > 5:
             self._print(meters)
 
     def close(self, meters: Meters) -> None:

@@ -1,8 +1,6 @@
 """`unending run`."""
 
-import fcntl
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -17,12 +15,11 @@ from unending.cli.answers import Answers
 from unending.cli.interrupts import whole
 from unending.cli.monitor import Monitor, plot, require_picture
 from unending.cli.options import parse_with_operator
-from unending.core import Chunk, Control, Operator, Query, Session, Text, snapshot
+from unending.cli.run_store import RunStore
+from unending.cli.shown import ANSWERS, Shown, missed, roles
+from unending.core import Chunk, Control, Event, Operator, Query, Session, Text
 from unending.core.errors import (
     InputError,
-    SnapshotCorruptError,
-    SnapshotForeignError,
-    StorageError,
 )
 from unending.io.sources import Source, open_source
 
@@ -38,7 +35,9 @@ class _Options:
     source: tyro.conf.Positional[str]
     """a text file, .npy, .csv, .jsonl (prompts), - (standard input), or python:topics"""
     ask: Annotated[str, tyro.conf.arg(metavar="QUESTION")] = ""
-    """a question to put at the end of the stream"""
+    """a question to put at the end of the stream, or before it where the system has to know it first"""
+    show: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ROLE...")] = ()
+    """print outputs of these roles as they come: thoughts, deep, answer, text, all"""
     plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """write a picture of memory, time and metric along the stream"""
     store: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
@@ -57,89 +56,43 @@ class _Options:
     """print a summary as JSON"""
 
 
-class _Store:
-    """A folder with the newest snapshot of one run, and what the monitor knew at that moment."""
+class _Outputs:
+    """Where outputs go: the monitor, the answers to prompts, the roles that are shown."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._snapshot, self._about = folder, folder / "snapshot", folder / "run.json"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise StorageError(f"cannot use the folder {folder}: {error.strerror or error}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock)
-            raise StorageError(f"another run is at work in {folder}") from error
-        for left_over in folder.glob(".*.tmp"):
-            left_over.unlink(missing_ok=True)
+    def __init__(self, monitor: Monitor, answers: Answers, shown: Shown) -> None:
+        self.monitor, self.answers, self.shown = monitor, answers, shown
+        self.answer = ""
+        """What was said in answer to a question so far."""
 
-    def __enter__(self) -> "_Store":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._lock)
-
-    def open(self, operator: Operator[Any], source: str, seed: int, monitor: Monitor) -> Session[Any]:
-        """The session of an earlier run, or a new one."""
-        about = {"source": str(Path(source).resolve()) if Path(source).exists() else source, "seed": seed}
-        if not self._snapshot.exists():
-            session = Session(operator, seed=seed)
-            snapshot.write(self._about, json.dumps(about).encode())
-            self.save(session, monitor)
-            return session
-        found = self._load(self._about)
-        if found != about:
-            raise SnapshotForeignError(
-                f"{self._folder} holds a run on {found['source']} with seed {found['seed']};"
-                " give this one a folder of its own"
-            )
-        try:
-            session = Session.resume(operator, self._snapshot)
-        except SnapshotCorruptError as error:
-            raise SnapshotCorruptError(f"{error}; {self._anew}") from error
-        monitor.restore(self._load(self._progress(session)))
-        return session
-
-    @property
-    def _anew(self) -> str:
-        return f"delete {self._folder} to begin anew"
-
-    def _load(self, path: Path) -> Any:
-        try:
-            return json.loads(snapshot.read(path))
-        except ValueError as error:
-            raise SnapshotCorruptError(f"{path} is damaged; {self._anew}") from error
-
-    def _progress(self, session: Session[Any]) -> Path:
-        return self._folder / f"progress-{session.in_seq}.json"
-
-    def save(self, session: Session[Any], monitor: Monitor) -> None:
-        """Save both; killed in between, the older pair is still there."""
-        now = self._progress(session)
-        snapshot.write(now, json.dumps(monitor.record()).encode())
-        session.save(self._snapshot)
-        for older in self._folder.glob("progress-*.json"):
-            if older != now:
-                older.unlink(missing_ok=True)
-
-
-def _drain(
-    session: Session[Any], monitor: Monitor, answers: Answers | None = None, *, show: bool = False
-) -> str:
-    """Take all outputs that can be had; the text among them, shown as it comes or not."""
-    text = []
-    while events := session.poll():
-        monitor.see(events)
-        if answers:
-            answers.see(events)
+    def see(self, events: Sequence[Event]) -> None:
+        """Take note of outputs, and show them."""
+        for each in (self.monitor, self.answers, self.shown):
+            each.see(events)
         for event in events:
-            if isinstance(event.data, Text) and event.final:
-                text.append(event.data.text)
-                if show:
-                    print(event.data.text, end="", flush=True)
-    return "".join(text)
+            if isinstance(event.data, Text) and event.final and event.data.role in ANSWERS:
+                self.answer += event.data.text
+
+
+def _drain(session: Session[Any], outputs: _Outputs) -> None:
+    """Take all outputs that can be had."""
+    while events := session.poll():
+        outputs.see(events)
+
+
+def _usual(operator: Operator[Any], source: Source) -> frozenset[str]:
+    """The roles that are shown unasked: answers, and plain text where that is all that comes of a stream of text."""
+    text = operator.spec.gives == (Text,) and source.kind is Text
+    return ANSWERS if text else frozenset({"answer"})
+
+
+def _asks_first(operator: Operator[Any]) -> bool:
+    """Whether a question has to come before what it is about."""
+    return "first" in operator.domain().get(Query, {})
+
+
+def _close(operator: Operator[Any]) -> list[Chunk]:
+    """What tells a system that the stream is over while it can still speak token by token, if it knows that."""
+    return [Control("end")] if "end" in operator.domain().get(Control, {}) else []
 
 
 def _start(operator: Operator[Any]) -> list[Chunk]:
@@ -161,9 +114,9 @@ def _follow(
     session: Session[Any],
     source: Source,
     options: _Options,
-    store: _Store | None,
+    store: RunStore | None,
     monitor: Monitor,
-    answers: Answers,
+    outputs: _Outputs,
 ) -> bool:
     """Push the stream; True at its end, False when Ctrl-C cut it short."""
     saved = time.monotonic()
@@ -176,8 +129,7 @@ def _follow(
                 if chunk:
                     session.push(chunk)
                 events = session.poll()
-                monitor.see(events)
-                answers.see(events)
+                outputs.see(events)
                 monitor.sample(session.meters, session.nbytes)
             chunk = None
             if store and time.monotonic() - saved > options.every:
@@ -198,6 +150,7 @@ def _follow(
 
 
 def _require_sensible(options: _Options) -> None:
+    roles(options.show)
     if options.read < 1 or (options.items is not None and options.items < 1):
         raise InputError("--read and --items are 1 or more")
     if options.plot:
@@ -219,43 +172,60 @@ def main(arguments: Sequence[str]) -> int:
     options, operator = parse_with_operator(_Options, arguments, "run")
     _require_sensible(options)
     source = open_source(options.source, operator.spec.takes, encoding_errors=options.errors)
-    with _Store(options.store) if options.store else nullcontext() as store:
+    with RunStore(options.store) if options.store else nullcontext() as store:
         return _run(options, operator, source, store)
 
 
-def _run(options: _Options, operator: Operator[Any], source: Source, store: _Store | None) -> int:
+def _run(options: _Options, operator: Operator[Any], source: Source, store: RunStore | None) -> int:
     title = f"{operator.spec.name} on {options.source}"
-    monitor = Monitor(title, operator.bound().resident, options.items or source.size, source.unit)
+    monitor = Monitor(
+        title, operator.bound().resident, options.items or source.size, source.unit, quiet=bool(options.show)
+    )
+    first = options.ask if _asks_first(operator) else ""
     if store:
-        session = store.open(operator, options.source, options.seed, monitor)
+        session = store.open(operator, options.source, options.seed, monitor, first)
     else:
         session = Session(operator, seed=options.seed)
     answers = Answers(source, show=not options.json)
+    wanted = roles(options.show) if options.show else _usual(operator, source)
+    outputs = _Outputs(monitor, answers, Shown(wanted, out=not options.json))
     query = _question(session, options.ask) if options.ask else None
     if session.time:
         onwards = "; what comes in now is taken to follow" if options.source == "-" else ""
         print(f"resumed at {session.time:,.0f} of {options.source}{onwards}", file=sys.stderr)
+    if query and first and not session.in_seq:
+        session.push(query)
+    begun = session.in_seq
     with monitor:
-        ended = _follow(session, source, options, store, monitor, answers)
+        ended = _follow(session, source, options, store, monitor, outputs)
     monitor.close(session.meters)
-    if ended and session.in_seq == 0:
+    if ended and session.in_seq == begun and not session.time:
         raise InputError(f"{options.source} is an empty stream")
-    answer = None
-    if ended and query:
+    if ended and query and not first:
         answers.close()
+        shown = outputs.shown if options.show else Shown(ANSWERS, out=not options.json)
+        outputs = _Outputs(monitor, Answers(source, show=False), shown)
         for chunk in (query, *_start(operator)):
             session.push(chunk)
-        answer = _drain(session, monitor, show=not options.json)
-        if not options.json:
-            print()
+        _drain(session, outputs)
     elif ended:
+        for chunk in _close(operator):
+            session.push(chunk)
+        _drain(session, outputs)
         session.finish()
-        _drain(session, monitor, answers)
+        _drain(session, outputs)
+    said = outputs.answer.strip() if first else outputs.answer
+    answer = said if ended and query else None
+    outputs.shown.end_line()
+    if options.show and (hint := missed(outputs.shown, options.show)):
+        print(hint, file=sys.stderr)
     answers.close()
     if options.json:
         summary = _summary(session, operator, monitor, answer)
         if source.kind is Query:
             summary["answers"] = answers.whole
+        if options.show:
+            summary["shown"] = outputs.shown.whole
         print(json.dumps(summary, indent=2))
     if options.plot and monitor.samples:
         series = {operator.spec.name: monitor.samples}

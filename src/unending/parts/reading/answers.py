@@ -8,7 +8,7 @@ import torch
 from unending.core import random, state
 from unending.parts.backbones import LanguageBackbone
 
-__all__ = ["Answer", "answer_bytes", "begin", "choose", "no_answer", "stop", "take"]
+__all__ = ["Answer", "answer_bytes", "begin", "choose", "close", "no_answer", "stop", "take"]
 
 
 @state
@@ -55,6 +55,12 @@ def take(answer: Answer, token: int, backbone: LanguageBackbone) -> tuple[Answer
     return Answer(ids, count, shown, left), text
 
 
+def close(answer: Answer, backbone: LanguageBackbone) -> tuple[Answer, str]:
+    """The answer ends here; what of its text still waited comes out."""
+    text, shown = _new_text(answer.ids, answer.count, answer.shown, backbone, last=True)
+    return replace(answer, shown=shown, left=0), text
+
+
 def _new_text(
     ids: np.ndarray, count: int, shown: int, backbone: LanguageBackbone, *, last: bool
 ) -> tuple[str, int]:
@@ -66,10 +72,21 @@ def _new_text(
     return now[len(before) :], count
 
 
-def choose(logits: torch.Tensor, temperature: float, seed: int, position: int) -> int:
-    """A token id from logits `[vocabulary]`: the likeliest at temperature 0, else a draw by seed and position."""
+def choose(
+    logits: torch.Tensor, temperature: float, seed: int, position: int, *, top_k: int = 0, top_p: float = 1.0
+) -> int:
+    """A token id from logits `[vocabulary]`: the likeliest at temperature 0, else a draw by seed and position.
+
+    With `top_k` only the so many likeliest can be drawn, and with `top_p` of these only the fewest that have this
+    share of their probability (Holtzman et al. 2019, arXiv 1904.09751).
+    """
     if temperature == 0:
         return int(logits.argmax())
     weights = torch.softmax(logits.double() / temperature, dim=-1).cpu().numpy()
+    if top_k or top_p < 1:
+        order = np.argsort(-weights, kind="stable")[: top_k or None]
+        before = np.cumsum(weights[order]) - weights[order]
+        kept = order[before < top_p * weights[order].sum()]
+        weights = np.where(np.isin(np.arange(len(weights)), kept), weights, 0.0)
     draw = random.philox(seed, position).random()
     return int(min(np.searchsorted(np.cumsum(weights), draw * weights.sum()), len(weights) - 1))

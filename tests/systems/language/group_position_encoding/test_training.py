@@ -15,7 +15,7 @@ from unending.systems.language.group_position_encoding import (
     StreamingSFTCollator,
 )
 from unending.systems.language.group_position_encoding.training import (
-    GroupPositionTraining,
+    TrainGroupPositionEncoding,
     objective,
     read_pairs,
 )
@@ -113,7 +113,7 @@ def pairs_file(path, lines=("one two\tun deux", "", "three four\ttrois quatre", 
 
 def test_a_run_learns_saves_and_opens_by_its_path(tmp_path, folder):
     settings = {"out": tmp_path / "out", "data": pairs_file(tmp_path / "pairs.tsv"), "model": str(folder)}
-    made = GroupPositionTraining(
+    made = TrainGroupPositionEncoding(
         **settings, k=1, lora_rank=0, steps=12, rows=2, lr=1e-2, warmup=2, held_out=1, instruction="Fr:"
     )
     facts = made.run()
@@ -130,12 +130,12 @@ def test_a_run_learns_saves_and_opens_by_its_path(tmp_path, folder):
     )
     assert list(Session(opened).run([Text("one two\n")]))
     with pytest.raises(InputError, match="too few: 3 are held out"):
-        GroupPositionTraining(**settings, held_out=3, lora_rank=0).run()
+        TrainGroupPositionEncoding(**settings, held_out=3, lora_rank=0).run()
 
 
 def test_low_rank_adapters_are_merged(tmp_path, folder):
     pytest.importorskip("peft")
-    made = GroupPositionTraining(
+    made = TrainGroupPositionEncoding(
         tmp_path, pairs_file(tmp_path / "pairs.tsv"), str(folder), lora_rank=2, steps=2, rows=2, held_out=1
     )
     facts = made.run()
@@ -148,7 +148,7 @@ def test_without_peft_it_is_said(tmp_path, folder, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "peft", None)
     data = pairs_file(tmp_path / "pairs.tsv")
     with pytest.raises(MissingExtraError, match=r"pip install 'unending\[train\]'"):
-        GroupPositionTraining(tmp_path, data, str(folder), held_out=1).run()
+        TrainGroupPositionEncoding(tmp_path, data, str(folder), held_out=1).run()
 
 
 def test_a_bad_line_is_named(tmp_path):

@@ -18,13 +18,13 @@ from unending.parts.training.runs import progress
 from unending.systems.language.duo_attention.gates import HeadGates
 from unending.systems.language.duo_attention.identification import Step, identify_retrieval_heads
 
-__all__ = ["DuoTraining", "draw_gates"]
+__all__ = ["TrainDuoAttention", "draw_gates"]
 
 _LONGEST = 32_000
 
 
 @dataclass(frozen=True)
-class DuoTraining:
+class TrainDuoAttention:
     """Find the retrieval heads of a language model and write their gates to a folder, for `--pattern`."""
 
     out: Path

@@ -19,14 +19,14 @@ from unending.parts.transcript import Batch, loss
 from unending.systems.language.group_position_encoding.collator import StreamingSFTCollator
 from unending.systems.language.group_position_encoding.template import Template
 
-__all__ = ["GroupPositionTraining", "held_out_loss", "low_rank", "objective", "read_pairs"]
+__all__ = ["TrainGroupPositionEncoding", "held_out_loss", "low_rank", "objective", "read_pairs"]
 
 Pairs = Sequence[tuple[list[str], list[str]]]
 _SYNTHETIC = 2000
 
 
 @dataclass(frozen=True)
-class GroupPositionTraining:
+class TrainGroupPositionEncoding:
     """Fine-tune a batch language model to write while it reads, on pairs of sentences."""
 
     out: Path
