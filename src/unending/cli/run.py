@@ -198,7 +198,8 @@ def _run(options: _Options, operator: Operator[Any], source: Source, store: RunS
     begun = session.in_seq
     with monitor:
         ended = _follow(session, source, options, store, monitor, outputs)
-    monitor.close(session.meters)
+    if not options.show:  # else it would stand in the middle of what is shown
+        monitor.close(session.meters)
     if ended and session.in_seq == begun and not session.time:
         raise InputError(f"{options.source} is an empty stream")
     if ended and query and not first:
@@ -217,6 +218,8 @@ def _run(options: _Options, operator: Operator[Any], source: Source, store: RunS
     said = outputs.answer.strip() if first else outputs.answer
     answer = said if ended and query else None
     outputs.shown.end_line()
+    if options.show:
+        monitor.close(session.meters)
     if options.show and (hint := missed(outputs.shown, options.show)):
         print(hint, file=sys.stderr)
     answers.close()
