@@ -77,6 +77,18 @@ def test_words_come_out_while_the_source_arrives(size):
     ) == written(made, [Text(text)])
 
 
+def test_a_word_waits_for_the_space_behind_it():
+    """Whether "cc" is a word at character 8 shows at character 9: that is the lookahead of the operator."""
+    made, here = operator(), "aa bb cc"
+    one, other = (written(made, [Text(here + rest)])[1] for rest in (" dd", "dd"))
+    at_once = [[event for event in events if event[1] <= len(here)] for events in (one, other)]
+    assert at_once[0] != at_once[1]  # with a lookahead of 0 law L3 would not hold
+    settled = [
+        [event for event in events if event[1] + made.spec.lookahead <= len(here)] for events in (one, other)
+    ]
+    assert settled[0] == settled[1]
+
+
 def test_a_line_is_a_passage_of_its_own():
     made = operator()
     lines = ["so it goes", "on and on we go", "stop here"]

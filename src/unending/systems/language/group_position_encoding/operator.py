@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unending.core import (
     Bound,
@@ -23,7 +23,7 @@ from unending.core import (
     Tick,
 )
 from unending.core.errors import CapacityError, InputError, ModelUnsupportedError
-from unending.parts import backbones
+from unending.parts.backbones.operators import OnLanguageModel
 from unending.parts.backbones.routing import require_routable
 from unending.parts.emission import Policy, SentenceBoundary, WaitK
 from unending.parts.memory import DualCache, dual_bytes, empty_dual, forward
@@ -49,7 +49,7 @@ _LONGEST = 64
 
 
 @dataclass(frozen=True)
-class GroupPositionEncoding(Operator[GroupPositionEncodingState]):
+class GroupPositionEncoding(OnLanguageModel, Operator[GroupPositionEncodingState]):
     """Group position encoding (Tong et al. 2025, ACL Findings, arXiv 2505.16983) as a stream operator.
 
     Text goes in; the model's text comes out, word by word through ticks, while the source still arrives. What a
@@ -108,6 +108,7 @@ class GroupPositionEncoding(Operator[GroupPositionEncodingState]):
             2025,
             "2505.16983",
         ),
+        lookahead=1,  # the space that shows that a word is whole
         unit="character",
     )
 
@@ -127,17 +128,6 @@ class GroupPositionEncoding(Operator[GroupPositionEncodingState]):
         return cls.from_model(
             module, tokenizer, k=2, source_capacity=36, target_capacity=28, per_write=5, max_new_tokens=16
         )
-
-    @classmethod
-    def from_model(cls, module: nn.Module, tokenizer: Any = None, **settings: Any) -> Self:
-        """The operator over a model that is in memory already; `settings` are the other fields."""
-        dtype = str(next(module.parameters()).dtype).removeprefix("torch.")
-        return cls(model=backbones.register(module, tokenizer), dtype=dtype, **settings)
-
-    @property
-    def backbone(self) -> backbones.LanguageBackbone:
-        """The model, loaded at the first use."""
-        return backbones.load(self.model, self.dtype)
 
     @cached_property
     def rules(self) -> Rules:
@@ -164,9 +154,6 @@ class GroupPositionEncoding(Operator[GroupPositionEncodingState]):
 
     def domain(self) -> Mapping[type[Chunk], Domain]:
         return {Control: {"end": 1, "interrupt": 1}}
-
-    def weights_digest(self) -> str:
-        return self.backbone.digest
 
     def bound(self) -> Bound:
         backbone = self.backbone

@@ -23,7 +23,7 @@ from unending.core import (
     Tick,
 )
 from unending.core.errors import CapacityError, InputError
-from unending.parts import backbones
+from unending.parts.backbones.operators import OnLanguageModel
 from unending.parts.reading.answers import choose
 from unending.parts.reading.together import step_together
 from unending.systems.language.streaming_thinker.layout import Layout, add_marks
@@ -45,7 +45,7 @@ _LEAST = 16
 
 
 @dataclass(frozen=True)
-class StreamingThinking(Operator[ThinkingState]):
+class StreamingThinking(OnLanguageModel, Operator[ThinkingState]):
     """StreamingThinker (Tong, Fan, Zhao, Ma, Shen 2025, arXiv 2510.17238) as a stream operator.
 
     A `Query` is the question and comes first; then `Text`. A thought on each sentence comes out while the text is
@@ -131,16 +131,10 @@ class StreamingThinking(Operator[ThinkingState]):
         )
 
     @classmethod
-    def from_model(cls, module: nn.Module, tokenizer: Any, **settings: Any) -> Self:
+    def from_model(cls, module: nn.Module, tokenizer: Any = None, **settings: Any) -> Self:
         """The operator over a model in memory, which gets the seven marks; `settings` are the other fields."""
         add_marks(tokenizer, module)
-        dtype = str(next(module.parameters()).dtype).removeprefix("torch.")
-        return cls(model=backbones.register(module, tokenizer), dtype=dtype, **settings)
-
-    @property
-    def backbone(self) -> backbones.LanguageBackbone:
-        """The model, loaded at the first use."""
-        return backbones.load(self.model, self.dtype)
+        return super().from_model(module, tokenizer, **settings)
 
     @cached_property
     def layout(self) -> Layout:
@@ -176,9 +170,6 @@ class StreamingThinking(Operator[ThinkingState]):
             Query: {"characters": max(1, (self.source_tokens // 2 - 1) // 4), "first": 1},
             Control: {"end": 1, "interrupt": 1},
         }
-
-    def weights_digest(self) -> str:
-        return self.backbone.digest
 
     def bound(self) -> Bound:
         return Bound(state_bytes(self))
