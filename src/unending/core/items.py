@@ -210,7 +210,9 @@ class Edges(Chunk):
 
 @chunk_kind
 class Transitions(Chunk):
-    """Steps of an environment: what was seen, done, got, and seen next. Domain: `observation`, `actions`.
+    """Steps of an environment: what was seen, done, got, and seen next.
+
+    Domain: `observation` (width), `actions` (number of discrete ones) or `action_width` (of continuous ones).
 
     `observations` and `nexts` float `[n, d]`, `actions` int64 `[n]` or float `[n, k]`, `rewards` float64 `[n]`,
     `terminated` and `truncated` bool `[n]`.
@@ -244,6 +246,13 @@ class Transitions(Chunk):
         if len(self):
             _require_size(self.observations.shape[1], domain.get("observation"), "observation width")
             _require_size(self.nexts.shape[1], domain.get("observation"), "width of the next observation")
+        if "action_width" in domain and len(self):
+            found = self.actions.shape[1] if self.actions.ndim == 2 else 1
+            _require_size(found, domain["action_width"], "action width")
+        if "actions" in domain and len(self) and not np.issubdtype(self.actions.dtype, np.integer):
+            raise InputError(
+                f"actions are numbers from 0 to {domain['actions'] - 1}, got {self.actions.dtype}"
+            )
         if np.issubdtype(self.actions.dtype, np.integer):
             _require_range(self.actions, domain.get("actions"), "action")
         for name in ("observations", "actions", "nexts", "rewards"):

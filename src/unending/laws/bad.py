@@ -88,6 +88,13 @@ def _foreign(good: Chunk, domain: Domain) -> Iterator[Bad]:
             yield "wider observations", replace(good, observations=wider), "observation" in domain
             actions = np.full(len(good), domain.get("actions", 2**40))
             yield f"action {actions[0]}", replace(good, actions=actions), "actions" in domain
+            wide = np.zeros((len(good), domain.get("action_width", 1) + 1))
+            yield (
+                "wider actions",
+                replace(good, actions=wide),
+                "action_width" in domain or "actions" in domain,
+            )
+            yield "rewards of huge numbers", replace(good, rewards=np.full(len(good), 1e300)), False
         case Query():
             most = domain.get("characters")
             yield "a very long query", Query("why " * (most or 5_000)), False

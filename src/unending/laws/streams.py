@@ -86,10 +86,13 @@ def _edges(domain: Domain, n: int, rng: Generator) -> Chunk:
 
 def _transitions(domain: Domain, n: int, rng: Generator) -> Chunk:
     seen = rng.standard_normal((n + 1, domain.get("observation", 3)))
-    discrete = domain.get("actions", 2)
+    if "action_width" in domain:
+        actions = rng.standard_normal((n, domain["action_width"]))
+    else:
+        actions = rng.integers(0, domain.get("actions", 2), n)
     return Transitions(
         observations=seen[:-1],
-        actions=rng.integers(0, discrete, n),
+        actions=actions,
         rewards=rng.standard_normal(n),
         nexts=seen[1:],
         terminated=rng.random(n) < 0.1,
