@@ -173,9 +173,8 @@ def test_an_empty_csv_file_is_an_empty_stream(write, content):
     ],
 )
 def test_a_csv_file_that_is_no_stream(write, content, says):
-    source = open_source(write("rows.csv", content), ALL)
     with pytest.raises(InputError, match=says):
-        list(source.chunks(100))
+        list(open_source(write("rows.csv", content), ALL).chunks(100))
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.npy"])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from unending.core import Event, Query, Text
-from unending.io.sources import Source
+from unending.io.sources import StreamSource
 
 __all__ = ["Answers"]
 
@@ -14,7 +14,7 @@ __all__ = ["Answers"]
 class Answers:
     """Answers to a source of prompts, as lines of JSON; they are held back while a live table is on the terminal."""
 
-    def __init__(self, source: Source, *, show: bool) -> None:
+    def __init__(self, source: StreamSource, *, show: bool) -> None:
         self.whole: list[dict[str, Any]] = []
         self._source, self._show = source, show
         self._now: tuple[int, str] | None = None

@@ -19,6 +19,8 @@ from unending.core.errors import InputError, MissingExtraError, StorageError
 
 __all__ = ["Monitor", "Sample", "plot", "readable", "require_picture"]
 
+_RECENT, _FEWEST = 1024, 20
+"""Rows, or items where rows are rarer, that the metric is a mean of; and the fewest rows."""
 _KEPT = 4096
 """Samples at which every other one is dropped, and from then on half as many are taken."""
 
@@ -33,7 +35,7 @@ class Sample:
     """Compute time an output row (or an input item, where no rows come out) since the sample before."""
     nbytes: int
     metric: float | None
-    """Perplexity of the last 1,024 losses, or the mean of the first column; `None` before the first row."""
+    """Perplexity of the last 1,024 losses, or the recent mean of the first column; `None` before the first row."""
 
 
 class Monitor:
@@ -48,8 +50,10 @@ class Monitor:
         self.samples: list[Sample] = []
         self.rows = 0
         self._title, self._bound, self._size, self._along = title, bound, size, along
-        self._recent: deque[float] = deque(maxlen=1024)
-        self._loss = False
+        self._recent: deque[float] = deque(maxlen=_RECENT)
+        self._window = _RECENT
+        self._first = ""
+        """Name of the first column of the rows that come out."""
         self.answered = 0
         self._early: set[float] = set()
         self._answering = -1.0
@@ -79,7 +83,8 @@ class Monitor:
         return {
             "rows": self.rows,
             "answered": self.answered,
-            "loss": self._loss,
+            "first": self._first,
+            "window": self._window,
             "recent": list(self._recent),
             "stride": self._stride,
             "since": self._since,
@@ -90,7 +95,9 @@ class Monitor:
         """Go on from the record of an earlier run."""
         self.rows = self._earlier_rows = record["rows"]
         self.answered = self._earlier_answered = record.get("answered", 0)
-        self._loss, self._stride, self._since = record["loss"], record["stride"], record["since"]
+        self._stride, self._since = record["stride"], record["since"]
+        self._first = record.get("first", "loss" if record.get("loss") else "")
+        self._window = record.get("window", _RECENT)
         self._recent.extend(record["recent"])
         self.samples = [Sample(*values) for values in record["samples"]]
 
@@ -98,7 +105,7 @@ class Monitor:
         """Take note of outputs."""
         for event in events:
             if isinstance(event.data, Rows) and event.final:
-                self._loss = event.data.names[:1] == ("loss",)
+                self._first = event.data.names[0] if event.data.names else ""
                 self.rows += len(event.data)
                 self._recent.extend(event.data.values[:, 0].tolist())
             elif isinstance(event.data, Text) and self._along == "prompts":
@@ -119,20 +126,21 @@ class Monitor:
         """See `Sample.metric`."""
         if not self._recent:
             return None
-        mean = sum(self._recent) / len(self._recent)
-        return math.exp(min(mean, 700)) if self._loss else mean
+        newest = list(self._recent)[-self._window :]
+        mean = sum(newest) / len(newest)
+        return math.exp(min(mean, 700)) if self._first == "loss" else mean
 
     @property
     def metric_name(self) -> str:
         """What the metric is."""
-        return "perplexity" if self._loss else "mean of the first column"
+        return "perplexity" if self._first == "loss" else self._first or "mean of the first column"
 
     @property
     def unit(self) -> str:
         """What the work is counted in: a loss is that of a token."""
         if self.answered:
             return "prompt"
-        return "token" if self._loss else "row" if self.rows else "item"
+        return "token" if self._first == "loss" else "row" if self.rows else "item"
 
     def _done(self, meters: Meters) -> int:
         """Units of work in this run."""
@@ -142,6 +150,9 @@ class Monitor:
 
     def sample(self, meters: Meters, nbytes: int) -> None:
         """Note how the stream stands, and show it. However long the stream, some thousand samples are kept."""
+        if self._first not in ("", "loss") and meters.newest_in:
+            # Of what comes once an episode or a batch, the last thousand would say little of how things stand.
+            self._window = min(_RECENT, max(_FEWEST, round(_RECENT * self.rows / meters.newest_in)))
         before = self._spent
         spent, done = meters.latency.seconds - before[0], self._done(meters) - before[1]
         each = 1000 * spent / done if done else 0.0

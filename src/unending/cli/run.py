@@ -6,22 +6,22 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import tyro
 
 from unending.cli.answers import Answers
+from unending.cli.drawing import Drawing
 from unending.cli.interrupts import whole
 from unending.cli.monitor import Monitor, plot, require_picture
 from unending.cli.options import parse_with_operator
 from unending.cli.run_store import RunStore
 from unending.cli.shown import ANSWERS, Shown, missed, roles
-from unending.core import Chunk, Control, Event, Operator, Query, Session, Text
-from unending.core.errors import (
-    InputError,
-)
-from unending.io.sources import Source, open_source
+from unending.core import Chunk, Control, Event, Operator, Query, Session, Text, Transitions
+from unending.core.errors import InputError
+from unending.io.sources import StreamSource, fitted, open_source
 
 __all__ = ["main"]
 
@@ -32,14 +32,18 @@ class _Options:
 
     system: tyro.conf.Positional[str]
     """name in the catalogue, or module:Operator"""
-    source: tyro.conf.Positional[str]
+    source: tyro.conf.Positional[str] = ""
     """a text file, .npy, .csv, .jsonl (prompts), - (standard input), or python:topics"""
+    env: Annotated[str, tyro.conf.arg(metavar="NAME")] = ""
+    """instead of a source: a gymnasium environment that the system acts in, such as Ant-v5"""
     ask: Annotated[str, tyro.conf.arg(metavar="QUESTION")] = ""
     """a question to put at the end of the stream, or before it where the system has to know it first"""
     show: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ROLE...")] = ()
     """print outputs of these roles as they come: thoughts, deep, answer, text, all"""
     plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """write a picture of memory, time and metric along the stream"""
+    draw: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """keep a picture of the graph that the system has learned so far in this file (.svg, .png, .pdf, .dot)"""
     store: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """keep snapshots in this folder, and go on from them after Ctrl-C or a crash"""
     every: float = 15.0
@@ -56,17 +60,24 @@ class _Options:
     """print a summary as JSON"""
 
 
-class _Outputs:
-    """Where outputs go: the monitor, the answers to prompts, the roles that are shown."""
+class _Sees(Protocol):
+    def see(self, events: Sequence[Event]) -> None: ...
 
-    def __init__(self, monitor: Monitor, answers: Answers, shown: Shown) -> None:
-        self.monitor, self.answers, self.shown = monitor, answers, shown
+
+class _Outputs:
+    """Where outputs go: the monitor, the answers to prompts, the roles that are shown, the source and the picture."""
+
+    def __init__(
+        self, monitor: Monitor, answers: Answers, shown: Shown, others: Sequence[_Sees] = ()
+    ) -> None:
+        self.monitor, self.answers, self.shown, self.others = monitor, answers, shown, others
         self.answer = ""
         """What was said in answer to a question so far."""
 
     def see(self, events: Sequence[Event]) -> None:
         """Take note of outputs, and show them."""
-        for each in (self.monitor, self.answers, self.shown):
+        everyone: tuple[_Sees, ...] = (self.monitor, self.answers, self.shown, *self.others)
+        for each in everyone:
             each.see(events)
         for event in events:
             if isinstance(event.data, Text) and event.final and event.data.role in ANSWERS:
@@ -79,7 +90,7 @@ def _drain(session: Session[Any], outputs: _Outputs) -> None:
         outputs.see(events)
 
 
-def _usual(operator: Operator[Any], source: Source) -> frozenset[str]:
+def _usual(operator: Operator[Any], source: StreamSource) -> frozenset[str]:
     """The roles that are shown unasked: answers, and plain text where that is all that comes of a stream of text."""
     text = operator.spec.gives == (Text,) and source.kind is Text
     return ANSWERS if text else frozenset({"answer"})
@@ -100,19 +111,23 @@ def _start(operator: Operator[Any]) -> list[Chunk]:
     return [Control("run")] if "run" in operator.domain().get(Control, {}) else []
 
 
-def _inputs(session: Session[Any], source: Source, options: _Options) -> Iterator[Chunk]:
+def _left(session: Session[Any], options: _Options) -> float:
+    """Items that are still to be read."""
+    return inf if options.items is None else options.items - round(session.time)
+
+
+def _inputs(session: Session[Any], source: StreamSource, options: _Options) -> Iterator[Chunk]:
     """The chunks of the source from where the session stands, and what starts a system that gathers first."""
-    for chunk in source.chunks(options.read, skip=round(session.time)):
-        left = None if options.items is None else options.items - round(session.time)
-        if left is not None and left <= 0:
-            break
-        yield chunk[:left] if chunk.items else chunk
+    chunks = source.chunks(options.read, skip=round(session.time))
+    # What is not wanted is not asked for: an environment must not take a step that its agent does not learn from.
+    while (left := _left(session, options)) > 0 and (chunk := next(chunks, None)):
+        yield chunk[: int(left)] if chunk.items and left < len(chunk) else chunk
     yield from _start(session.operator)
 
 
 def _follow(
     session: Session[Any],
-    source: Source,
+    source: StreamSource,
     options: _Options,
     store: RunStore | None,
     monitor: Monitor,
@@ -155,6 +170,8 @@ def _require_sensible(options: _Options) -> None:
         raise InputError("--read and --items are 1 or more")
     if options.plot:
         require_picture(options.plot)
+    if bool(options.source) == bool(options.env):
+        raise InputError("run takes one source: a file (or -), or an environment (--env NAME)")
 
 
 def _question(session: Session[Any], text: str) -> Query:
@@ -171,28 +188,41 @@ def main(arguments: Sequence[str]) -> int:
     """Run, resume, ask, draw."""
     options, operator = parse_with_operator(_Options, arguments, "run")
     _require_sensible(options)
-    source = open_source(options.source, operator.spec.takes, encoding_errors=options.errors)
-    with RunStore(options.store) if options.store else nullcontext() as store:
-        return _run(options, operator, source, store)
+    source = _source(options, operator)
+    with RunStore(options.store, source) if options.store else nullcontext() as store:
+        return _run(options, fitted(operator, source), source, store)
 
 
-def _run(options: _Options, operator: Operator[Any], source: Source, store: RunStore | None) -> int:
-    title = f"{operator.spec.name} on {options.source}"
+def _source(options: _Options, operator: Operator[Any]) -> StreamSource:
+    if not options.env:
+        return open_source(options.source, operator.spec.takes, encoding_errors=options.errors)
+    if Transitions not in operator.spec.takes:
+        taken = ", ".join(kind.__name__ for kind in operator.spec.takes)
+        raise InputError(f"{operator.spec.name} acts in no environment: it takes {taken}")
+    from unending.io.environments import Environment
+
+    return Environment(options.env, options.seed)
+
+
+def _run(options: _Options, operator: Operator[Any], source: StreamSource, store: RunStore | None) -> int:
+    title = f"{operator.spec.name} on {source.name}"
     monitor = Monitor(
         title, operator.bound().resident, options.items or source.size, source.unit, quiet=bool(options.show)
     )
     first = options.ask if _asks_first(operator) else ""
     if store:
-        session = store.open(operator, options.source, options.seed, monitor, first)
+        session = store.open(operator, source.name, options.seed, monitor, first)
     else:
         session = Session(operator, seed=options.seed)
     answers = Answers(source, show=not options.json)
     wanted = roles(options.show) if options.show else _usual(operator, source)
-    outputs = _Outputs(monitor, answers, Shown(wanted, out=not options.json))
+    picture = Drawing(options.draw) if options.draw else None
+    others = (source, picture) if picture else (source,)
+    outputs = _Outputs(monitor, answers, Shown(wanted, out=not options.json), others)
     query = _question(session, options.ask) if options.ask else None
     if session.time:
         onwards = "; what comes in now is taken to follow" if options.source == "-" else ""
-        print(f"resumed at {session.time:,.0f} of {options.source}{onwards}", file=sys.stderr)
+        print(f"resumed at {session.time:,.0f} of {source.name}{onwards}", file=sys.stderr)
     if query and first and not session.in_seq:
         session.push(query)
     begun = session.in_seq
@@ -201,11 +231,11 @@ def _run(options: _Options, operator: Operator[Any], source: Source, store: RunS
     if not options.show:  # else it would stand in the middle of what is shown
         monitor.close(session.meters)
     if ended and session.in_seq == begun and not session.time:
-        raise InputError(f"{options.source} is an empty stream")
+        raise InputError(f"{source.name} is an empty stream")
     if ended and query and not first:
         answers.close()
         shown = outputs.shown if options.show else Shown(ANSWERS, out=not options.json)
-        outputs = _Outputs(monitor, Answers(source, show=False), shown)
+        outputs = _Outputs(monitor, Answers(source, show=False), shown, others)
         for chunk in (query, *_start(operator)):
             session.push(chunk)
         _drain(session, outputs)
@@ -230,6 +260,8 @@ def _run(options: _Options, operator: Operator[Any], source: Source, store: RunS
         if options.show:
             summary["shown"] = outputs.shown.whole
         print(json.dumps(summary, indent=2))
+    if picture:
+        print(picture.close(), file=sys.stderr)
     if options.plot and monitor.samples:
         series = {operator.spec.name: monitor.samples}
         plot(options.plot, series, unit=monitor.unit, metric=monitor.metric_name, along=source.unit)

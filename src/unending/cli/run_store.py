@@ -9,14 +9,16 @@ from typing import Any
 from unending.cli.monitor import Monitor
 from unending.core import Operator, Session, snapshot
 from unending.core.errors import SnapshotCorruptError, SnapshotForeignError, StorageError
+from unending.io.sources import StreamSource
 
 __all__ = ["RunStore"]
 
 
 class RunStore:
-    """A folder with the newest snapshot of one run, and what the monitor knew at that moment."""
+    """A folder with the newest snapshot of one run, and what its monitor and its source knew at that moment."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, source: StreamSource) -> None:
+        self._source = source
         self._folder, self._snapshot, self._about = folder, folder / "snapshot", folder / "run.json"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +61,10 @@ class RunStore:
             session = Session.resume(operator, self._snapshot)
         except SnapshotCorruptError as error:
             raise SnapshotCorruptError(f"{error}; {self._anew}") from error
-        monitor.restore(self._load(self._progress(session)))
+        known = self._load(self._progress(session))
+        monitor.restore(known)
+        if "source" in known:
+            self._source.restore(known["source"])
         return session
 
     @property
@@ -78,7 +83,10 @@ class RunStore:
     def save(self, session: Session[Any], monitor: Monitor) -> None:
         """Save both; killed in between, the older pair is still there."""
         now = self._progress(session)
-        snapshot.write(now, json.dumps(monitor.record()).encode())
+        known = monitor.record()
+        if record := self._source.record():
+            known["source"] = record
+        snapshot.write(now, json.dumps(known).encode())
         session.save(self._snapshot)
         for older in self._folder.glob("progress-*.json"):
             if older != now:

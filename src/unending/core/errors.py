@@ -125,3 +125,7 @@ class ModelNotFoundError(UnendingError, LookupError):
 
 class ModelUnsupportedError(UnendingError, ValueError):
     """The mechanism cannot work on this model (its positions, its attention); the text says why."""
+
+
+class EnvironmentFailedError(UnendingError, RuntimeError):
+    """An environment raised, or the loop around it broke; what was learned until then is kept."""

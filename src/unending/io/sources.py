@@ -2,24 +2,68 @@
 
 import csv
 import sys
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
-from unending.core import Chunk, Query, Rows, Symbols, Text, Tokens
+from unending.core import Chunk, Event, Operator, Query, Rows, Symbols, Text, Tokens
 from unending.core.errors import InputError, StorageError
 from unending.io.prompts import count_prompts, read_prompts
 from unending.io.text import read_characters, read_text, standard_text
 
-__all__ = ["STANDARD_TEXT", "Source", "open_source"]
+__all__ = ["STANDARD_TEXT", "Source", "StreamSource", "fitted", "open_source"]
 
 STANDARD_TEXT = "python:topics"
 """Name of the source `standard_text()`: a real text that every Python carries."""
 _COUNTED = 1 << 28
 """Bytes up to which the characters of a file are counted first."""
+
+
+class StreamSource(Protocol):
+    """Where a stream comes from: a file, or an environment that answers to what comes out."""
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+
+    @property
+    def kind(self) -> type[Chunk]:
+        """The kind of its items."""
+
+    @property
+    def size(self) -> int | None:
+        """Items, where that is known before reading."""
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Sizes of its items by the name that operators have for them, such as `{"width": 12}`."""
+
+    @property
+    def unit(self) -> str:
+        """What its items are called, more than one of them."""
+
+    def chunks(self, size: int, skip: int = 0) -> Iterator[Chunk]:
+        """Chunks of `size` items from item `skip` on."""
+
+    def see(self, events: Iterable[Event]) -> None:
+        """Take note of what came out of the system."""
+
+    def record(self) -> dict[str, Any]:
+        """What `restore` needs to go on from here, beside the number of items, as plain values."""
+
+    def restore(self, record: Mapping[str, Any]) -> None:
+        """Go on from a record."""
+
+
+def fitted(operator: Operator[Any], source: StreamSource) -> Operator[Any]:
+    """The operator with the sizes it left at 0 taken from the source."""
+    settings = operator.settings()
+    known = {name: size for name, size in source.sizes.items() if settings.get(name) == 0}
+    return replace(operator, **known) if known else operator  # type: ignore[type-var]
 
 
 @dataclass(frozen=True)
@@ -31,6 +75,8 @@ class Source:
     size: int | None
     """Items, where that is known before reading."""
     encoding_errors: str = "strict"
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """See `StreamSource.sizes`."""
 
     @property
     def unit(self) -> str:
@@ -64,6 +110,16 @@ class Source:
         else:
             yield from _array_chunks(self.name, self.kind, size, skip)
 
+    def see(self, events: Iterable[Event]) -> None:
+        """A file hears nothing of what comes out."""
+
+    def record(self) -> dict[str, Any]:
+        """The number of items is all that a file needs."""
+        return {}
+
+    def restore(self, record: Mapping[str, Any]) -> None:
+        """Nothing is to be restored."""
+
 
 def open_source(name: str, takes: Collection[type[Chunk]], *, encoding_errors: str = "strict") -> Source:
     """The source of that name, as a kind that is taken.
@@ -82,12 +138,15 @@ def open_source(name: str, takes: Collection[type[Chunk]], *, encoding_errors: s
     if name not in ("-", STANDARD_TEXT) and (path.is_dir() or not path.exists()):
         raise StorageError(f"cannot read {name}: {'it is a folder' if path.is_dir() else 'no such file'}")
     size: int | None = None
+    sizes: dict[str, int] = {}
     offered: tuple[type[Chunk], ...] = (Text,)
     if path.suffix == ".npy":
         array = _array(name)
         offered, size = (Tokens, Symbols) if array.ndim == 1 else (Rows,), len(array)
+        sizes = {"width": array.shape[1]} if array.ndim == 2 else {}
     elif path.suffix == ".csv":
         offered = (Rows,)
+        sizes = {"width": len(first[1])} if (first := next(_csv_records(name), None)) else {}
     elif path.suffix == ".jsonl":
         offered, size = (Query,), count_prompts(name)
     elif name == STANDARD_TEXT:
@@ -96,7 +155,7 @@ def open_source(name: str, takes: Collection[type[Chunk]], *, encoding_errors: s
         size = _characters(path)
     for kind in offered:
         if kind in takes:
-            return Source(name, kind, size, encoding_errors)
+            return Source(name, kind, size, encoding_errors, sizes)
     gives = " or ".join(kind.__name__ for kind in offered)
     raise InputError(
         f"{name} gives {gives}, but the system takes {', '.join(kind.__name__ for kind in takes)}"

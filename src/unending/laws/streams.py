@@ -86,6 +86,7 @@ def _edges(domain: Domain, n: int, rng: Generator) -> Chunk:
 
 def _transitions(domain: Domain, n: int, rng: Generator) -> Chunk:
     seen = rng.standard_normal((n + 1, domain.get("observation", 3)))
+    actions: np.ndarray
     if "action_width" in domain:
         actions = rng.standard_normal((n, domain["action_width"]))
     else:

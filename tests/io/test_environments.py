@@ -1,0 +1,145 @@
+"""Environments: closed loops, episodes that can be lived again, and environments that break."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from tests.io.acting import Wanderer, registered
+
+from unending.core import Control, Rows, Session, Transitions
+from unending.core.errors import EnvironmentFailedError, InputError, MissingExtraError, SnapshotForeignError
+from unending.io.environments import Environment, interact
+from unending.io.sources import fitted
+
+DISCRETE, CONTINUOUS = registered("Corridor-v0"), registered("CorridorBox-v0", continuous=True)
+BROKEN = registered("CorridorBroken-v0", broken=3)
+
+
+def lived(name, steps, environment=None, session=None):
+    environment = environment or Environment(name, seed=5)
+    session = session or Session(fitted(Wanderer(), environment), seed=1)
+    events = list(interact(session, environment, steps))
+    return environment, session, events
+
+
+def outline(events):
+    return [
+        (
+            type(e.data).__name__,
+            e.seq,
+            np.asarray(e.data.value if isinstance(e.data, Control) else e.data.values).tolist(),
+        )
+        for e in events
+    ]
+
+
+@pytest.mark.parametrize("name", [DISCRETE, CONTINUOUS, "CartPole-v1"])
+def test_a_loop_cut_at_any_step_goes_on_bit_for_bit(name, tmp_path):
+    _, whole, events = lived(name, 60)
+    for cut in (1, 7, 12, 33, 59):
+        environment, session, first = lived(name, cut)
+        record = json.loads(json.dumps(environment.record()))
+        session.save(tmp_path / "snapshot")
+        again = Environment(name, seed=5)
+        again.restore(record)
+        resumed = Session.resume(session.operator, tmp_path / "snapshot")
+        _, resumed, rest = lived(name, 60 - cut, again, resumed)
+        assert outline(first + rest) == outline(events)
+        assert np.array_equal(resumed.state.seen, whole.state.seen)
+    assert any(isinstance(event.data, Rows) for event in events)  # episodes ended on the way
+
+
+def test_sizes_are_those_of_the_spaces():
+    assert Environment(DISCRETE).sizes == {"observation": 2, "time_limit": 12, "actions": 2}
+    assert Environment(CONTINUOUS).sizes == {"observation": 2, "time_limit": 12, "action_width": 1}
+    assert fitted(Wanderer(), Environment(CONTINUOUS)) == Wanderer(observation=2, action_width=1)
+    assert fitted(Wanderer(observation=7), Environment(DISCRETE)).observation == 7
+
+
+def test_episodes_differ_from_each_other_and_follow_from_the_seed():
+    resets = [
+        [chunk.value.tolist() for chunk in pushed(DISCRETE, seed, 40) if isinstance(chunk, Control)]
+        for seed in (5, 5, 6)
+    ]
+    assert resets[0] == resets[1] != resets[2]
+    assert len({tuple(each) for each in resets[0]}) == len(resets[0]) > 2
+
+
+def pushed(name, seed, steps):
+    environment, chunks = Environment(name, seed), []
+    session = Session(fitted(Wanderer(), environment), seed=1)
+    for chunk in environment.chunks():
+        chunks.append(chunk)
+        session.push(chunk)
+        environment.see(session.poll())
+        if session.time >= steps:
+            return chunks
+
+
+def test_actions_beyond_the_space_are_clipped_for_the_environment_and_kept_for_the_agent():
+    steps = [chunk for chunk in pushed(CONTINUOUS, 3, 40) if isinstance(chunk, Transitions)]
+    actions = np.concatenate([chunk.actions for chunk in steps])
+    assert np.abs(actions).max() > 1  # the environment itself asserts that what it gets is inside
+
+
+def test_a_transition_follows_the_one_before():
+    steps = [chunk for chunk in pushed(DISCRETE, 3, 40) if isinstance(chunk, Transitions)]
+    for one, two in itertools.pairwise(steps):
+        if not (one.terminated[0] or one.truncated[0]):
+            assert np.array_equal(one.nexts, two.observations)
+
+
+def test_an_environment_that_breaks_says_where_and_takes_nothing_with_it():
+    environment = Environment(BROKEN, seed=5)
+    session = Session(fitted(Wanderer(), environment), seed=1)
+    with pytest.raises(
+        EnvironmentFailedError, match=r"Broken-v0 failed in episode 0 at step 2: the floor gave way"
+    ):
+        list(interact(session, environment, 10))
+    learned = session.state.seen.copy()
+    assert session.time == 2
+    other = Environment(DISCRETE, seed=5)
+    assert len(list(interact(session, other, 5))) >= 5
+    assert session.time == 7
+    assert not np.array_equal(session.state.seen, learned)
+    again = Environment(BROKEN, seed=5)
+    again.restore(
+        environment.record()
+    )  # its first two steps can be had once more, and the third breaks again
+    with pytest.raises(EnvironmentFailedError, match="at step 2"):
+        next(again.chunks())
+
+
+def test_no_action_is_an_error_of_the_loop():
+    chunks = Environment(DISCRETE).chunks()
+    assert isinstance(next(chunks), Control)
+    with pytest.raises(EnvironmentFailedError, match="waits for an action"):
+        next(chunks)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("NoSuchThing-v0", "there is no environment 'NoSuchThing-v0'"),
+        ("not an id!", "there is no environment"),
+        ("Blackjack-v1", None),
+    ],
+)
+def test_what_is_no_environment_for_vectors(name, message):
+    if message is None:
+        assert Environment(name).sizes["actions"] == 2  # a tuple of numbers is flattened
+        return
+    with pytest.raises(InputError, match=message):
+        Environment(name)
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "gymnasium", None)
+    with pytest.raises(MissingExtraError, match=r"unending\[rl\]"):
+        Environment("CartPole-v1")
+
+
+def test_a_record_of_another_environment_is_foreign():
+    with pytest.raises(SnapshotForeignError, match="seed 4"):
+        Environment(DISCRETE, 3).restore(Environment(DISCRETE, 4).record())
