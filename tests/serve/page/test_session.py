@@ -150,3 +150,24 @@ def test_finish_and_delete_ask_first(server: PageServer, visit: Callable[..., Vi
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(page.get_by_role("heading", name="Live sessions")).to_be_visible()
     expect(page.locator(".session-card", has_text="short")).to_have_count(0)
+
+
+def test_a_learner_draws_its_metric_and_shows_what_it_learned(
+    serve: Callable[..., PageServer], visit: Callable[..., Visitor]
+) -> None:
+    server = serve(system="tests.serve.page.learner:Follower")
+    page = visit().look(server.url)
+    start(page, "learning")
+    page.get_by_label("Symbol numbers, apart by spaces").fill("0 1 2 3 " * 40)
+    page.get_by_role("button", name="Push").click()
+    rows = page.get_by_label("Rows out")
+    expect(rows.get_by_text("160 rows")).to_be_visible()
+    expect(rows.get_by_role("img", name=re.compile("^bits from stream position"))).to_be_visible()
+    expect(rows.get_by_role("img", name=re.compile("^pairs from stream position"))).to_be_visible()
+    graph = page.get_by_label("Graph learned")
+    graph.get_by_text("Graph learned, 5 edges").click()
+    expect(graph.locator("pre")).to_have_text("digraph { 0 -> 0; 0 -> 1; 1 -> 2; 2 -> 3; 3 -> 0 }")
+    with page.expect_download() as download:
+        graph.get_by_role("link", name="Keep as learned.dot").click()
+    assert Path(download.value.path()).read_text() == "digraph { 0 -> 0; 0 -> 1; 1 -> 2; 2 -> 3; 3 -> 0 }"
+    expect(page.locator(".entry.thought")).to_have_count(0)

@@ -77,12 +77,12 @@ function rows(text) {
   return { kind: "Rows", values };
 }
 
-function tokens(text) {
-  const ids = numbers(text.replaceAll("\n", " "));
-  if (!ids.every((id) => Number.isInteger(id) && id >= 0))
-    throw new RangeError("tokens are whole numbers from 0");
-  return { kind: "Tokens", ids };
-}
+const ids = (kind) => (text) => {
+  const read = numbers(text.replaceAll("\n", " "));
+  if (!read.every((id) => Number.isInteger(id) && id >= 0))
+    throw new RangeError(`${kind.toLowerCase()} are whole numbers from 0`);
+  return { kind, ids: read };
+};
 
 function control(text) {
   const [, name, rest] = /^(\S+)\s*([^]*)$/.exec(text.trim());
@@ -109,6 +109,7 @@ export const WRITTEN = {
     make: (text) => ({ kind: "Query", text }),
   },
   Rows: { label: "Rows", verb: "Push", hint: "Numbers, one row a line", make: rows },
-  Tokens: { label: "Tokens", verb: "Push", hint: "Token ids, apart by spaces", make: tokens },
+  Tokens: { label: "Tokens", verb: "Push", hint: "Token ids, apart by spaces", make: ids("Tokens") },
+  Symbols: { label: "Symbols", verb: "Push", hint: "Symbol numbers, apart by spaces", make: ids("Symbols") },
   Control: { label: "Control", verb: "Send", hint: "A name, then its value as JSON or text", make: control },
 };

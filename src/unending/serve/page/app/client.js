@@ -26,6 +26,7 @@ export class Client extends Observed {
   saying = ""; // for a screen reader
   transcript = new Transcript();
   series = new Series();
+  graph = ""; // the newest graph that came out
   #wish; // the message that (re-)enters the session
   #attempts = 0;
   #told = false; // that it is finished
@@ -169,7 +170,9 @@ export class Client extends Observed {
   }
 
   #show(chunk, start, end, final) {
-    if (chunk.kind === "Text") {
+    if (chunk.kind === "Text" && chunk.role === "graph") {
+      this.graph = chunk.text;
+    } else if (chunk.kind === "Text") {
       this.transcript.setDraft(final ? "" : chunk.text);
       if (!final) return;
       if (chunk.role && chunk.role !== "answer") this.#think(chunk, start);

@@ -3,7 +3,7 @@ import { html } from "../app/html.js";
 import { useObserved } from "../app/observed.js";
 import { Plot } from "./plot.js";
 
-/** Rows that come out, against stream position. */
+/** Rows that come out, against stream position: the first column is the metric, the others stand below it. */
 export function Outputs({ series }) {
   useObserved(series);
   if (series.positions.length < 2) return null;
@@ -12,14 +12,18 @@ export function Outputs({ series }) {
   const averaged = series.stride > 1 ? `; each point is the mean of ${count(series.stride)}` : "";
   return html`
     <section class="card outputs" aria-label="Rows out">
-      <${Plot}
-        title="Rows out"
-        positions=${series.positions}
-        columns=${series.columns}
-        names=${series.names}
-        format=${compact}
-        height=${180}
-      />
+      ${series.columns.map(
+        (column, index) => html`
+          <${Plot}
+            key=${index}
+            title=${series.names[index]}
+            positions=${series.positions}
+            columns=${[column]}
+            format=${compact}
+            height=${index ? 90 : 180}
+          />
+        `,
+      )}
       <p class="muted small">
         ${count(series.rows)} rows${more}${averaged}
       </p>

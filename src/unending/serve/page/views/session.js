@@ -5,6 +5,7 @@ import { useObserved } from "../app/observed.js";
 import { usePolling } from "../app/polling.js";
 import { Actions } from "./actions.js";
 import { Composer } from "./composer.js";
+import { Graph } from "./graph.js";
 import { Meters } from "./meters.js";
 import { Outputs } from "./outputs.js";
 import { Problem } from "./problem.js";
@@ -60,6 +61,7 @@ export function Session({ system, name }) {
         <${Problem} client=${client} />
         <${Composer} client=${client} takes=${about?.takes ?? []} />
         <${Outputs} series=${client.series} />
+        <${Graph} text=${client.graph} />
       </div>
       <${Meters} view=${view} bound=${about?.bound} />
     </div>
