@@ -24,7 +24,8 @@ import train_tiny_translation as arms
 from command import progress, run
 from rows import RESULTS, Row
 
-from unending.cli.monitor import Sample, plot
+from unending.cli.monitor import Sample
+from unending.cli.pictures import plot
 from unending.core import Session, Text
 from unending.core.random import philox
 from unending.parts import backbones, emission

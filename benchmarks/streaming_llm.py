@@ -19,7 +19,8 @@ from command import progress, run
 from rows import RESULTS, Row
 from transformers import AutoModelForCausalLM, Cache, DynamicCache, LlamaConfig
 
-from unending.cli.monitor import Sample, plot
+from unending.cli.monitor import Sample
+from unending.cli.pictures import plot
 from unending.core import Bound, Exactness, Operator, Session, Spec, Tokens, state
 from unending.io.models import known, locate
 from unending.io.text import standard_text

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from unending.cli.monitor import Sample as Point
-from unending.cli.monitor import plot
+from unending.cli.pictures import plot
 from unending.core import Query, Session, Text
 from unending.io.models import locate
 from unending.parts.training.problems import WordProblems, word_tokenizer

@@ -29,7 +29,8 @@ from rich.live import Live
 from rich.table import Table
 from transformers import DynamicCache
 
-from unending.cli.monitor import Sample, plot
+from unending.cli.monitor import Sample
+from unending.cli.pictures import plot
 from unending.core import Query, Session, Text, Tokens
 from unending.core.errors import UnendingError
 from unending.io.sources import STANDARD_TEXT

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from unending.cli import monitor
-from unending.cli.monitor import Monitor, Sample, plot, require_picture
+from unending.cli.monitor import Monitor, Sample
+from unending.cli.pictures import plot, require_picture
 from unending.core import Event, Meters, Rows, Text
 from unending.core.errors import InputError, StorageError
 
@@ -51,6 +52,20 @@ def test_other_rows_give_the_mean_of_their_first_column():
         "row",
         2,
     )
+
+
+@pytest.mark.parametrize(("apart", "rows"), [(1, 1024), (10, 102), (500, 20)])
+def test_a_metric_with_a_name_is_a_mean_over_about_the_last_thousand_items(apart, rows):
+    watch, meters = Monitor("a title", 1, None), Meters()
+    for index in range(2000):
+        watch.see([Event(Rows(np.array([[index, -1.0]]), ("return", "length")), 0.0, 1.0)])
+        meters.newest_in = apart * (index + 1.0)
+        watch.sample(meters, 100)
+    assert watch.metric_name == "return"
+    assert watch.metric == pytest.approx(1999 - (rows - 1) / 2)
+    again = Monitor("a title", 1, None)
+    again.restore(watch.record())
+    assert (again.metric, again.metric_name) == (watch.metric, "return")
 
 
 @pytest.mark.parametrize("cut", [1, 57, 64, 150])

@@ -15,8 +15,9 @@ import tyro
 from unending.cli.answers import Answers
 from unending.cli.drawing import Drawing
 from unending.cli.interrupts import whole
-from unending.cli.monitor import Monitor, plot, require_picture
+from unending.cli.monitor import Monitor
 from unending.cli.options import parse_with_operator
+from unending.cli.pictures import plot, require_picture
 from unending.cli.run_store import RunStore
 from unending.cli.shown import ANSWERS, Shown, missed, roles
 from unending.core import Chunk, Control, Event, Operator, Query, Session, Text, Transitions
