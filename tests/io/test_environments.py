@@ -143,3 +143,11 @@ def test_a_missing_package_is_named(monkeypatch):
 def test_a_record_of_another_environment_is_foreign():
     with pytest.raises(SnapshotForeignError, match="seed 4"):
         Environment(DISCRETE, 3).restore(Environment(DISCRETE, 4).record())
+
+
+def test_a_record_stays_what_it_was_while_the_environment_goes_on():
+    environment, session, _ = lived(DISCRETE, 3)
+    record = environment.record()
+    before = json.dumps(record)
+    list(interact(session, environment, 2))
+    assert json.dumps(record) == before

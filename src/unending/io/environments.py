@@ -169,7 +169,7 @@ class Environment:
             "seed": self.seed,
             "episode": self.episode,
             "over": self._at is None,
-            "actions": self._actions,
+            "actions": list(self._actions),
             "pending": pending.tolist() if isinstance(pending, np.ndarray) else pending,
         }
 
