@@ -1,0 +1,66 @@
+"""The Triton kernels in Triton's interpreter, which is chosen before Triton is imported; and compiled for a GPU."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[4]
+
+INTERPRETED = """
+import torch
+from tests.systems.learning.flash_semicrf.semicrf_cases import case
+from unending.systems.learning.flash_semicrf.function import log_partition
+weights = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+for lengths, durations, labels, interval, projections in (
+    ([7, 1, 4], 3, 3, 2, True), ([9, 8, 4], 2, 2, 4, False), ([6, 3, 2], 1, 3, 3, True), ([5, 4, 1], 8, 2, None, False)
+):
+    for start in ("pi", "virtual"):
+        leaves, potentials = case(lengths, durations, labels, start=start, projections=projections)
+        found = []
+        for backend in ("triton", "compiled"):
+            total = log_partition(potentials(), interval, backend)
+            found.append((total, *torch.autograd.grad((total * weights).sum(), leaves)))
+        for mine, theirs in zip(*found, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-11)
+print("equal")
+"""
+
+AHEAD = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from unending.systems.learning.flash_semicrf import fused
+whole = {"positions", "durations", "labels", "interval", "blocks", "has_starts", "has_ends"}
+for kernel in (fused._forward, fused._backward):
+    kinds = {name: "i32" if name in whole else "*i64" if name == "lengths" else "*fp64" for name in kernel.arg_names}
+    kinds |= {"C": "constexpr", "BLOCK": "constexpr"}
+    made = triton.compile(ASTSource(kernel, kinds, constexprs={"C": 8, "BLOCK": 32}), target=GPUTarget("cuda", 90, 32))
+    assert made.asm["ptx"]
+print("compiled")
+"""
+
+
+def said(program, **environment):
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.split()
+
+
+def test_forward_and_backward_equal_the_cpu(needs):
+    needs("triton")
+    assert said(INTERPRETED, TRITON_INTERPRET="1") == ["equal"]
+
+
+@pytest.mark.slow
+def test_the_kernels_compile_for_a_gpu(needs, tmp_path):
+    needs("triton")
+    assert said(AHEAD, TRITON_INTERPRET="0", TRITON_CACHE_DIR=str(tmp_path)) == ["compiled"]
