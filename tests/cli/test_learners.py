@@ -6,11 +6,12 @@ import shutil
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
-from tests.io.acting import registered
+from tests.io.acting import Corridor, registered
 
 from unending.cli import main
 from unending.cli.drawing import Drawing
@@ -102,6 +103,14 @@ def test_an_environment_that_breaks_is_one_line_and_the_store_keeps_what_was_lea
     assert len(json.loads(progress.read_text())["source"]["actions"]) == 2
 
 
+@pytest.mark.parametrize("name", [ENV, BROKEN])
+def test_the_environment_is_closed_when_the_run_is_over(capsys, monkeypatch, name):
+    closed = []
+    monkeypatch.setattr(Corridor, "close", lambda self: closed.append(name), raising=False)
+    run(capsys, WANDERER, "--env", name, "--items", 10)
+    assert closed == [name]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -109,6 +118,9 @@ def test_an_environment_that_breaks_is_one_line_and_the_store_keeps_what_was_lea
         ((WANDERER, "book.txt", "--env", ENV), "run takes one source"),
         ((WIDTHS, "--env", ENV), "widths-of-tests acts in no environment: it takes Rows"),
         ((WANDERER, "--env", "NoSuch-v0"), "there is no environment 'NoSuch-v0'"),
+        ((WANDERER, "--env", ENV, "--observation", "9"), f"observation is 9, but {ENV} has 2"),
+        ((WANDERER, "--env", ENV, "--actions", "3"), f"actions is 3, but {ENV} has 2"),
+        ((WANDERER, "--env", ENV, "--action-width", "1"), f"action_width is 1, but {ENV} has none"),
     ],
 )
 def test_what_cannot_be_run(capsys, arguments, message):
@@ -155,6 +167,11 @@ def test_what_cannot_be_drawn_is_said_at_once(tmp_path, monkeypatch):
         Drawing(tmp_path / "learned.jpeg2000")
     with pytest.raises(StorageError, match="no such folder"):
         Drawing(tmp_path / "nowhere" / "learned.svg")
+    (tmp_path / "folder.svg").mkdir()
+    with pytest.raises(StorageError, match="it is a folder"):
+        Drawing(tmp_path / "folder.svg")
+    with pytest.raises(StorageError, match=r"cannot write the picture /proc/learned\.dot"):
+        Drawing(Path("/proc/learned.dot"))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingExtraError, match="apt install graphviz"):
         Drawing(tmp_path / "learned.svg")
@@ -187,3 +204,62 @@ def test_pictures_are_not_drawn_at_every_output(tmp_path, monkeypatch):
         assert path.read_text() == expected
     drawing.close()
     assert path.read_text() == "d"
+
+
+def _numbers(path, columns, low=None):
+    rng = np.random.default_rng(5)
+    values = rng.normal(size=(400, columns)) if low is None else rng.uniform(low, 1, (400, columns))
+    np.savetxt(path, values, delimiter=",")
+    return path
+
+
+def _log(path):
+    rng = np.random.default_rng(5)
+    lines = (f"{rng.integers(4)} - /page{rng.integers(3)}" for _ in range(900))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+LEARNERS = {
+    "flash-semicrf": lambda folder: [_numbers(folder / "scores.csv", 3)],
+    "online-dictionary-fw": lambda folder: [_numbers(folder / "rows.csv", 6)],
+    "pdfa-streams": lambda folder: [
+        _log(folder / "access.log"),
+        "--symbols",
+        r"(?P<key>\d) - (?P<page>\S+)",
+        "--batch-size",
+        20,
+        "--gap",
+        9,
+    ],
+    "stream-x": lambda folder: ["--env", "CartPole-v1", "--agent", "q", "--items", 400],
+    "streaming-bandits": lambda folder: [
+        _numbers(folder / "arms.csv", 1, 0.1),
+        "--arms",
+        50,
+        "--horizon",
+        5000,
+    ],
+    "streaming-top-eigenvector": lambda folder: [_numbers(folder / "rows.csv", 6)],
+}
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_a_learner_learns_from_what_a_user_has_and_goes_on_where_it_was_cut(capsys, tmp_path, name):
+    command = [name, *LEARNERS[name](tmp_path), "--read", 16]
+    code, out, err = run(capsys, *command, "--json", "--store", tmp_path / "whole")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["rows"] > 2
+    assert found["metric"] is not None
+    assert found["metric_name"] not in ("", "mean of the first column")
+    assert 0 < found["state_bytes"] <= found["bound_bytes"]
+    cut = [*command, "--items", 128, "--store", tmp_path / "store"]
+    if "--items" in command:
+        del cut[cut.index("--items") : cut.index("--items") + 2]
+    code, _, err = run(capsys, *cut)
+    assert code == 0, err
+    code, _, err = run(capsys, *command, "--store", tmp_path / "store")
+    assert code == 0, err
+    assert "resumed at 128 of" in err
+    assert (tmp_path / "store" / "snapshot").read_bytes() == (tmp_path / "whole" / "snapshot").read_bytes()
