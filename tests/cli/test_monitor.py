@@ -27,7 +27,7 @@ def watched(count, watch=None, meters=None):
         watch.see([losses(np.sin(np.arange(10) + 10 * index) + 2), Event(Text("x"), 0.0, 0.0)])
         meters.newest_in, meters.items = 10.0 * (index + 1), meters.items + 10
         meters.latency.add(0.02)
-        watch.sample(meters, 100)
+        watch.sample(meters, lambda: 100)
     return watch
 
 
@@ -60,7 +60,7 @@ def test_a_metric_with_a_name_is_a_mean_over_about_the_last_thousand_items(apart
     for index in range(2000):
         watch.see([Event(Rows(np.array([[index, -1.0]]), ("return", "length")), 0.0, 1.0)])
         meters.newest_in = apart * (index + 1.0)
-        watch.sample(meters, 100)
+        watch.sample(meters, lambda: 100)
     assert watch.metric_name == "return"
     assert watch.metric == pytest.approx(1999 - (rows - 1) / 2)
     again = Monitor("a title", 1, None)
@@ -175,3 +175,13 @@ def test_a_picture_that_cannot_be_is_refused_before_the_run(tmp_path):
 def test_a_picture_that_cannot_be_written(tmp_path):
     with pytest.raises(StorageError, match="cannot write the picture"):
         plot(tmp_path / "nowhere" / "run.png", {"a-system": SAMPLES})
+
+
+def test_the_size_of_the_state_is_asked_only_where_it_is_kept_or_shown(monkeypatch):
+    monkeypatch.setattr(monitor, "_KEPT", 64)
+    watch, meters, asked = Monitor("stream", 1000, None, quiet=True), Meters(), []
+    for position in range(10_000):
+        meters.newest_in = float(position)
+        watch.sample(meters, lambda: asked.append(1) or 7)
+    assert len(asked) < 64 * 8
+    assert {sample.nbytes for sample in watch.samples} == {7}

@@ -57,3 +57,16 @@ def test_gymnasium_knows_the_tasks_by_name():
     assert observation.shape == (3,)
     assert env.get_wrapper_attr("time_limit") == env.spec.max_episode_steps == 1000
     assert gym.spec("dm_control/lqr-lqr_2_1").max_episode_steps is None
+
+
+def test_actuators_without_limits_take_actions_as_they_are():
+    """The suite tells them as -1e10 to 1e10, and a half once became a push of 5e9."""
+    from unending.io.dm_control import ControlSuite
+
+    env = ControlSuite("lqr", "lqr_2_1")
+    assert (env.action_space.low == -np.inf).all()
+    assert (env.action_space.high == np.inf).all()
+    env.reset(seed=0)
+    after = env.step(np.array([0.5]))[0]
+    assert np.abs(after).max() < 10
+    assert np.abs(env.step(np.array([3.0]))[0]).max() < 100

@@ -3,17 +3,45 @@
 import itertools
 import json
 
+import gymnasium
 import numpy as np
 import pytest
 from tests.io.acting import Wanderer, registered
 
-from unending.core import Control, Rows, Session, Transitions
+from unending.core import Control, Event, Rows, Session, Transitions
 from unending.core.errors import EnvironmentFailedError, InputError, MissingExtraError, SnapshotForeignError
 from unending.io.environments import Environment, interact
 from unending.io.sources import fitted
 
 DISCRETE, CONTINUOUS = registered("Corridor-v0"), registered("CorridorBox-v0", continuous=True)
 BROKEN = registered("CorridorBroken-v0", broken=3)
+
+
+class Odd(gymnasium.Env):
+    """Does what it is told to: spaces, what a reset or a step gives, an error while it is made."""
+
+    def __init__(self, seen=None, actions=None, answer=(0.0, False, False, {}), broken=None):
+        if broken:
+            raise broken
+        one = gymnasium.spaces.Box(-1, 1, (3,), np.float64)
+        self.observation_space = seen if isinstance(seen, gymnasium.Space) else one
+        self.given = np.zeros(3) if seen is None else seen
+        self.action_space = actions or gymnasium.spaces.Discrete(2)
+        self.answer = answer
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(3), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), f"no such action: {action}"
+        return (self.given, *self.answer)
+
+
+def odd(name, **settings):
+    if name not in gymnasium.registry:
+        gymnasium.register(name, Odd, max_episode_steps=12, kwargs=settings)
+    return name
 
 
 def lived(name, steps, environment=None, session=None):
@@ -151,3 +179,106 @@ def test_a_record_stays_what_it_was_while_the_environment_goes_on():
     before = json.dumps(record)
     list(interact(session, environment, 2))
     assert json.dumps(record) == before
+
+
+def test_discrete_actions_may_begin_at_another_number_than_zero():
+    name = odd("OddStart-v0", actions=gymnasium.spaces.Discrete(3, start=5))
+    environment, _, events = lived(name, 20)
+    actions = {event.data.value for event in events if isinstance(event.data, Control)}
+    assert actions == {0, 1, 2}  # the agent's; the environment itself asserts that it gets 5, 6, 7
+    assert set(environment.record()["actions"]) <= actions
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("OddNan-v0", {"seen": np.full(3, np.nan)}, "its observation holds NaN or infinity"),
+        ("OddWide-v0", {"seen": np.zeros(4)}, "its observation has 4 numbers, not 3"),
+        ("OddWord-v0", {"seen": "a word"}, "could not convert"),
+        ("OddReward-v0", {"answer": (np.inf, False, False, {})}, "its reward is inf"),
+        ("OddNone-v0", {"answer": (None, False, False, {})}, "its reward is nan"),
+        ("OddOld-v0", {"answer": (0.0, False, {})}, "not enough values to unpack"),
+    ],
+)
+def test_an_answer_that_is_none_is_said_with_its_step_and_can_be_gone_on_from(name, settings, message):
+    environment = Environment(odd(name, **settings), seed=5)
+    session = Session(fitted(Wanderer(), environment), seed=1)
+    with pytest.raises(EnvironmentFailedError, match=f"{name} failed in episode 0 at step 0: .*{message}"):
+        list(interact(session, environment, 10))
+    assert session.time == 0
+    again = Environment(name, seed=5)
+    again.restore(json.loads(json.dumps(environment.record())))
+    # The same step again, not one that waits for an action.
+    with pytest.raises(EnvironmentFailedError, match=message):
+        next(again.chunks())
+
+
+def test_a_reward_may_be_an_array_of_one():
+    name = odd("OddArray-v0", answer=(np.array([1.5]), False, False, {}))
+    assert [c.rewards[0] for c in pushed(name, 3, 4) if isinstance(c, Transitions)] == [1.5] * 4
+
+
+def test_what_the_agent_has_not_taken_is_lived_again():
+    """Ctrl-C may come between a step of the environment and the push of it, and an agent may refuse it."""
+    _, whole, events = lived(DISCRETE, 30)
+    lost = []
+    for taken in range(1, 32):
+        environment = Environment(DISCRETE, seed=5)
+        session, chunks = Session(fitted(Wanderer(), environment), seed=1), environment.chunks()
+        first = []
+        for _ in range(taken):
+            session.push(next(chunks))
+            first += session.poll()
+            environment.see(first[-1:])
+        lost.append(type(next(chunks)))
+        again = Environment(DISCRETE, seed=5)
+        again.restore(json.loads(json.dumps(environment.record())))
+        rest = list(interact(session, again, 30 - round(session.time)))
+        assert outline(first + rest) == outline(events)
+        assert np.array_equal(session.state.seen, whole.state.seen)
+    assert lost.count(Control) >= 2  # cut at resets as well
+
+
+def test_actions_of_numpys_kinds_are_plain_in_a_record():
+    environment = Environment(DISCRETE, seed=5)
+    chunks = environment.chunks()
+    next(chunks)
+    for value in (np.int64(1), np.array(0)):
+        environment.see([Event(Control("action", value), 0, 0)])
+        assert json.loads(json.dumps(environment.record()))["pending"] == int(value)
+        next(chunks)
+    environment.see([])
+    assert json.loads(json.dumps(environment.record()))["actions"] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "error", "message"),
+    [
+        (
+            "OddSeq-v0",
+            {"seen": gymnasium.spaces.Sequence(gymnasium.spaces.Discrete(2))},
+            InputError,
+            "flattened",
+        ),
+        (
+            "OddMade-v0",
+            {"broken": TypeError("needs a level")},
+            EnvironmentFailedError,
+            "cannot be made: needs a",
+        ),
+        (
+            "OddFile-v0",
+            {"broken": FileNotFoundError("no\nrom")},
+            EnvironmentFailedError,
+            "cannot be made: no rom",
+        ),
+        ("no_such_module:Odd-v0", None, MissingExtraError, "No module named 'no_such_module'"),
+    ],
+)
+def test_what_cannot_be_made_is_one_line(name, settings, error, message):
+    if settings:
+        odd(name, **settings)
+    with pytest.raises(error, match=message) as caught:
+        Environment(name)
+    assert "\n" not in str(caught.value)
+    assert "unending[rl]" not in str(caught.value)  # which would not bring it

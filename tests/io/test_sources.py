@@ -177,6 +177,14 @@ def test_a_csv_file_that_is_no_stream(write, content, says):
         list(open_source(write("rows.csv", content), ALL).chunks(100))
 
 
+@pytest.mark.parametrize("first", ["1,,3", "1,NA,3", ",2,3", "1,2,x"])
+def test_a_first_row_with_a_gap_is_not_taken_for_names(write, first):
+    source = open_source(write("rows.csv", first + "\n1,2,3\n"), ALL)
+    with pytest.raises(InputError, match="line 1 is neither numbers nor names"):
+        list(source.chunks(4))
+    assert next(open_source(write("rows.csv", ",b,c\n1,2,3\n"), ALL).chunks(4)).names == ("", "b", "c")
+
+
 @pytest.mark.parametrize("name", ["rows.csv", "rows.npy"])
 def test_a_file_that_ends_before_where_reading_goes_on(write, name):
     path = write(name, np.ones((3, 1)) if name.endswith("npy") else "1\n1\n1\n")

@@ -21,13 +21,14 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 def shown(events: list[Event]) -> tuple[list[tuple[str, float, str]], list[np.ndarray]]:
-    """Role, time and text of each stretch of text; the numbers of all other outputs."""
+    """Role, time and text of each stretch of text; the numbers and times of all other outputs."""
     texts: list[tuple[str, float, str]] = []
     numbers: list[np.ndarray] = []
     for event in events:
         if not isinstance(event.data, Text):
             plain, held = event.data.encode()
             numbers += [held[name].ravel() for name in sorted(held)]
+            numbers.append(np.array([event.t_start, event.t_end]))
             if isinstance(plain.get("value"), int):
                 numbers.append(np.array([plain["value"]]))
         elif texts and texts[-1][:2] == (event.data.role, event.t_end):

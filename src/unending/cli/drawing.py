@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from unending.cli.pictures import require_writable
 from unending.core import Event, Text
 from unending.core.errors import InputError, MissingExtraError, StorageError
 
@@ -25,15 +26,14 @@ class Drawing:
     MissingExtraError
         if the `graphviz` package or the program `dot` is absent; `.dot` needs neither.
     StorageError
-        if the folder does not exist, or the file cannot be written.
+        if the folder does not exist, or no file can be written in it.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._newest = self._drawn = ""
         self._when = 0.0
-        if not path.parent.is_dir():
-            raise StorageError(f"cannot write the picture {path}: no such folder")
+        require_writable(path)
         if path.suffix not in _PLAIN + _DRAWN:
             raise InputError(f"{path} is no name of a drawing; it may end in {', '.join(_PLAIN + _DRAWN)}")
         if path.suffix in _DRAWN:

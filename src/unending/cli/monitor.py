@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,6 +20,8 @@ _RECENT, _FEWEST = 1024, 20
 """Rows, or items where rows are rarer, that the metric is a mean of; and the fewest rows."""
 _KEPT = 4096
 """Samples at which every other one is dropped, and from then on half as many are taken."""
+_FRAME, _LINE = 0.2, 5.0
+"""Seconds between two looks of the live table, and between two lines."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class Monitor:
         self._early: set[float] = set()
         self._answering = -1.0
         self._stride, self._since = 1, 0
-        self._latest: Sample | None = None
+        self._meters: Meters | None = None
+        self._nbytes: Callable[[], int] = int
         self._spent = (0.0, 0)
         self._earlier_rows = self._earlier_answered = 0
         self._shown = ("", 0.0)
@@ -73,6 +76,8 @@ class Monitor:
 
     def __exit__(self, *_: object) -> None:
         if self._live:
+            if self._meters:
+                self._live.update(self._table(self._meters))
             self._live.stop()
 
     def record(self) -> dict[str, Any]:
@@ -145,29 +150,36 @@ class Monitor:
             return self.answered - self._earlier_answered
         return self.rows - self._earlier_rows if self.rows else meters.items
 
-    def sample(self, meters: Meters, nbytes: int) -> None:
-        """Note how the stream stands, and show it. However long the stream, some thousand samples are kept."""
+    def sample(self, meters: Meters, nbytes: Callable[[], int]) -> None:
+        """Note how the stream stands, and show it. However long the stream, some thousand samples are kept.
+
+        `nbytes` gives the size of the state; it is called only where that is kept or shown.
+        """
         if self._first not in ("", "loss") and meters.newest_in:
             # Of what comes once an episode or a batch, the last thousand would say little of how things stand.
             self._window = min(_RECENT, max(_FEWEST, round(_RECENT * self.rows / meters.newest_in)))
-        before = self._spent
-        spent, done = meters.latency.seconds - before[0], self._done(meters) - before[1]
-        each = 1000 * spent / done if done else 0.0
-        self._latest = Sample(meters.newest_in, each, nbytes, self.metric)
+        self._meters, self._nbytes = meters, nbytes
         self._since += 1
         if self._since >= self._stride:
-            self._since, self._spent = 0, (meters.latency.seconds, self._done(meters))
-            self.samples.append(self._latest)
+            self._keep(meters)
+        if self._live and time.monotonic() - self._shown[1] > _FRAME:
+            self._live.update(self._table(meters))
+            self._shown = ("", time.monotonic())
+        elif not self._live and not self._quiet and time.monotonic() - self._shown[1] > _LINE:
+            self._print(meters)
+
+    def _keep(self, meters: Meters) -> None:
+        now = meters.latency.seconds, self._done(meters)
+        spent, done = now[0] - self._spent[0], now[1] - self._spent[1]
+        self._since, self._spent = 0, now
+        each = 1000 * spent / done if done else 0.0
+        self.samples.append(Sample(meters.newest_in, each, self._nbytes(), self.metric))
         if len(self.samples) >= _KEPT:
             self.samples, self._stride = self.samples[1::2], 2 * self._stride
-        if self._live:
-            self._live.update(self._table(meters))
-        elif not self._quiet and time.monotonic() - self._shown[1] > 5:
-            self._print(meters)
 
     def close(self, meters: Meters) -> None:
         """Show how things stand at the end."""
-        if self._latest and not self._live:
+        if self._meters and not self._live:
             self._print(meters)
 
     def _print(self, meters: Meters) -> None:
@@ -177,10 +189,9 @@ class Monitor:
         self._shown = (line, time.monotonic())
 
     def _figures(self, meters: Meters) -> list[tuple[str, str]]:
-        assert self._latest
         percentiles = " / ".join(_short(1000 * meters.latency.percentile(p)) for p in (50, 95, 99))
         rate = self._done(meters) / meters.latency.seconds if meters.latency.seconds else 0.0
-        position = self._latest.position
+        position, metric = meters.newest_in, self.metric
         of, share = (
             (f" of {self._size:,}", f" ({100 * position / self._size:.0f} %)") if self._size else ("", "")
         )
@@ -189,12 +200,12 @@ class Monitor:
             ("rate", f"{_short(rate)} {self.unit}s/s"),
             ("step p50 / p95 / p99", f"{percentiles} ms"),
             ("lag", f"{meters.lag:g} {self._along}"),
-            ("state", f"{readable(self._latest.nbytes)}, bound {readable(self._bound)}"),
+            ("state", f"{readable(self._nbytes())}, bound {readable(self._bound)}"),
         ]
         if self.answered:
             figures.insert(1, ("answered", f"{self.answered:,} prompts"))
-        if self._latest.metric is not None:
-            figures.append((self.metric_name, f"{self._latest.metric:.4g}"))
+        if metric is not None:
+            figures.append((self.metric_name, f"{metric:.4g}"))
         return figures
 
     def _table(self, meters: Meters) -> Table:

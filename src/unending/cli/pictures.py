@@ -2,20 +2,33 @@
 
 import math
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from unending.cli.monitor import Sample, size_unit
 from unending.core.errors import InputError, MissingExtraError, StorageError
 
-__all__ = ["plot", "require_picture"]
+__all__ = ["plot", "require_picture", "require_writable"]
+
+
+def require_writable(path: Path) -> None:
+    """Raise `StorageError` now if no picture can be written there later."""
+    if not path.parent.is_dir():
+        raise StorageError(f"cannot write the picture {path}: no such folder")
+    if path.is_dir():
+        raise StorageError(f"cannot write the picture {path}: it is a folder")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise StorageError(f"cannot write the picture {path}: {error.strerror or error}") from error
 
 
 def require_picture(path: Path) -> None:
     """Raise now what `plot` would raise at the end: `MissingExtraError`, `StorageError`, `InputError`."""
     pyplot = _pyplot()
-    if not path.parent.is_dir():
-        raise StorageError(f"cannot write the picture {path}: no such folder")
+    require_writable(path)
     endings = sorted(pyplot.figure().canvas.get_supported_filetypes())
     pyplot.close()
     if path.suffix.lstrip(".").lower() not in endings:

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -146,7 +146,7 @@ def _follow(
                     session.push(chunk)
                 events = session.poll()
                 outputs.see(events)
-                monitor.sample(session.meters, session.nbytes)
+                monitor.sample(session.meters, lambda: session.nbytes)
             chunk = None
             if store and time.monotonic() - saved > options.every:
                 store.save(session, monitor)
@@ -189,8 +189,10 @@ def main(arguments: Sequence[str]) -> int:
     """Run, resume, ask, draw."""
     options, operator = parse_with_operator(_Options, arguments, "run")
     _require_sensible(options)
-    source = _source(options, operator)
-    with RunStore(options.store, source) if options.store else nullcontext() as store:
+    with (
+        closing(_source(options, operator)) as source,
+        RunStore(options.store, source) if options.store else nullcontext() as store,
+    ):
         return _run(options, fitted(operator, source), source, store)
 
 
@@ -202,7 +204,13 @@ def _source(options: _Options, operator: Operator[Any]) -> StreamSource:
         raise InputError(f"{operator.spec.name} acts in no environment: it takes {taken}")
     from unending.io.environments import Environment
 
-    return Environment(options.env, options.seed)
+    environment = Environment(options.env, options.seed)
+    settings = operator.settings()
+    for name in ("observation", "actions", "action_width"):
+        has = environment.sizes.get(name)
+        if settings.get(name) and settings[name] != has:
+            raise InputError(f"{name} is {settings[name]}, but {options.env} has {has or 'none'}")
+    return environment
 
 
 def _run(options: _Options, operator: Operator[Any], source: StreamSource, store: RunStore | None) -> int:

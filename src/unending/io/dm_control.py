@@ -17,12 +17,15 @@ __all__ = ["ControlSuite"]
 STEPS = 1000
 """Steps of an episode of every task of the suite but those of `lqr`, which have no end."""
 
+UNLIMITED = 1e9
+"""The suite tells actuators without limits as -1e10 to 1e10."""
+
 
 def _suite() -> Any:
     os.environ.setdefault("MUJOCO_GL", "disable")
     try:
         from dm_control import suite
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:  # the latter: made for an older mujoco than is there
         raise MissingExtraError(
             f"dm_control is missing or does not load ({error}): pip install 'dm_control' 'mujoco<4'"
         ) from error
@@ -32,7 +35,8 @@ def _suite() -> Any:
 class ControlSuite(gym.Env):
     """`dm_control` domain and task, e.g. `ControlSuite("dog", "walk")`.
 
-    Observations are the task's, flattened and joined in its order, float64 `[d]`; actions are scaled from -1..1, `[k]`.
+    Observations are the task's, flattened and joined in its order, float64 `[d]`; actions `[k]` are scaled from -1..1,
+    those of actuators without limits (`lqr`) taken as they are.
     An episode that runs out of time is truncated; one that the task ends with discount 0 is terminated.
 
     Parameters
@@ -56,9 +60,12 @@ class ControlSuite(gym.Env):
         seen = self._made.observation_spec()
         width = sum(int(np.prod(each.shape)) for each in seen.values())
         wanted = self._made.action_spec()
-        self._low, self._high = wanted.minimum.copy(), wanted.maximum.copy()
+        free = wanted.maximum - wanted.minimum >= UNLIMITED
+        self._low, self._high = np.where(free, -1.0, wanted.minimum), np.where(free, 1.0, wanted.maximum)
+        self._most = np.where(free, np.inf, 1.0)
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (width,), np.float64)
-        self.action_space = gym.spaces.Box(-1.0, 1.0, wanted.shape, np.float32)
+        most = self._most.astype(np.float32)
+        self.action_space = gym.spaces.Box(-most, most, wanted.shape, np.float32)
         limit = self._made._step_limit
         self.time_limit = round(limit) if np.isfinite(limit) else 0
         """Steps of an episode; 0 where there is no limit."""
@@ -85,7 +92,7 @@ class ControlSuite(gym.Env):
         given = np.asarray(action, dtype=np.float64)
         if given.shape != self._low.shape or not np.isfinite(given).all():
             raise InputError(f"an action is {self._low.shape[0]} finite numbers, got {given}")
-        share = (np.clip(given, -1.0, 1.0) + 1) / 2
+        share = (np.clip(given, -self._most, self._most) + 1) / 2
         told = self._made.step(self._low + share * (self._high - self._low))
         terminated = told.last() and told.discount == 0
         return (

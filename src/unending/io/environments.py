@@ -1,8 +1,9 @@
 """Gymnasium environments at the other end of a closed loop: seeded episodes that can be lived again up to a step."""
 
 import importlib
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from math import isfinite
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from unending.core.errors import EnvironmentFailedError, InputError, MissingExtr
 from unending.core.random import philox
 
 __all__ = ["Environment", "interact"]
+
+T = TypeVar("T")
 
 _REGISTERED_BY = {"ALE": ("ale_py", "atari"), "dm_control": ("unending.io.dm_control", "rl")}
 """Namespace of a name to the module whose import knows its environments, and the extra that brings it."""
@@ -22,7 +25,8 @@ class Environment:
     Episode k is reset with a seed that depends on `seed` and k alone, so an environment that is deterministic but for
     its seed can be brought back to any step: `record` tells the episode and the actions taken in it, `restore` lives
     them again. Observations are flattened to float64 `[d]`; continuous actions are clipped to the action space, as
-    the agents that draw them from a normal distribution expect.
+    the agents that draw them from a normal distribution expect. All actions of an episode are kept until it is over,
+    so episodes without an end, or a time limit, take memory that grows.
 
     Parameters
     ----------
@@ -37,6 +41,8 @@ class Environment:
         if the package of the environment is absent.
     InputError
         if there is no such environment, or its spaces are none that can be flattened to vectors.
+    EnvironmentFailedError
+        if it exists and cannot be made.
     """
 
     def __init__(self, name: str, seed: int = 0) -> None:
@@ -51,20 +57,21 @@ class Environment:
         self._actions: list[Any] = []
         self._action: int | np.ndarray | None = None
         self._at: np.ndarray | None = None
+        self._taken = self._stand()
 
     def _made(self, name: str) -> Any:
         namespace = name.partition("/")[0] if "/" in name else ""
         try:
             if namespace in _REGISTERED_BY:
-                module, extra = _REGISTERED_BY[namespace]
-                found = importlib.import_module(module)
+                found = importlib.import_module(_REGISTERED_BY[namespace][0])
                 if namespace == "ALE":
                     self._gym.register_envs(found)
             env = self._gym.make(name, disable_env_checker=True)
         except ImportError as error:
-            extra = _REGISTERED_BY.get(namespace, ("", "rl"))[1]
+            known = _REGISTERED_BY.get(namespace)
+            how = f"; pip install 'unending[{known[1]}]'" if known else ""
             raise MissingExtraError(
-                f"{name} needs another package ({error}): pip install 'unending[{extra}]'"
+                f"{name} needs a package that is not installed: {_line(error)}{how}"
             ) from error
         except self._gym.error.DependencyNotInstalled as error:
             raise MissingExtraError(f"{name}: {error}; pip install 'unending[rl]'") from error
@@ -72,17 +79,14 @@ class Environment:
             raise InputError(
                 f"there is no environment {name!r} that gymnasium can make: {_line(error)}"
             ) from error
-        if (
-            not isinstance(env.observation_space, self._gym.spaces.Box)
-            or len(env.observation_space.shape) != 1
-        ):
-            try:
-                env = self._gym.wrappers.FlattenObservation(env)
-            except (NotImplementedError, TypeError) as error:
-                raise InputError(
-                    f"observations of {name} cannot be flattened: {env.observation_space}"
-                ) from error
-        return env
+        except Exception as error:  # a constructor may raise anything: it wants settings, a file is missing
+            raise EnvironmentFailedError(f"{name} cannot be made: {_line(error)}") from error
+        space = env.observation_space
+        if isinstance(space, self._gym.spaces.Box) and len(space.shape) == 1:
+            return env
+        if not space.is_np_flattenable:
+            raise InputError(f"observations of {name} cannot be flattened to a vector: {space}")
+        return self._gym.wrappers.FlattenObservation(env)
 
     def _sizes(self) -> dict[str, int]:
         spaces = self._gym.spaces
@@ -97,10 +101,17 @@ class Environment:
         raise InputError(f"{self.name} takes {space}; accepted are discrete actions or a vector of numbers")
 
     def see(self, events: Iterable[Event]) -> None:
-        """Take the newest action out of what the agent gave."""
+        """Take the newest action out of what the agent gave; it has learned from all that `chunks` gave before."""
         for event in events:
             if isinstance(event.data, Control) and event.data.name == "action":
                 self._action = event.data.value
+        self._taken = self._stand()
+
+    def _stand(self) -> tuple[int, bool, int, Any]:
+        """Episode, whether it is over, actions taken in it, action still to be taken."""
+        pending = self._action
+        plain = pending.tolist() if isinstance(pending, np.ndarray | np.generic) else pending
+        return self.episode, self._at is None, len(self._actions), plain
 
     def chunks(self, size: int = 1, skip: int = 0) -> Iterator[Chunk]:
         """An endless stream: `Control("reset", observation)` at the start of an episode, then a transition for every
@@ -109,7 +120,7 @@ class Environment:
         Raises
         ------
         EnvironmentFailedError
-            if the environment raises, or no action came.
+            if the environment raises, answers with NaN, infinity or another width than it said, or no action came.
         """
         while True:
             if self._at is None:
@@ -120,7 +131,7 @@ class Environment:
         self.episode += 1
         self._actions, self._action = [], None
         seed = int(philox(self.seed, self.episode).integers(2**31))
-        self._at = self._observation(self._call(lambda: self._env.reset(seed=seed))[0])
+        self._at = self._call(lambda: self._observation(self._env.reset(seed=seed)[0]))
         return self._at
 
     def _step(self) -> Transitions:
@@ -140,37 +151,56 @@ class Environment:
         )
 
     def _apply(self, action: int | np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
-        space, taken, kept = self._env.action_space, action, action
-        if isinstance(space, self._gym.spaces.Box):
-            vector = np.asarray(action, dtype=np.float64)
-            taken, kept = np.clip(vector, space.low, space.high).astype(space.dtype), vector.tolist()
-        observation, reward, terminated, truncated, _ = self._call(lambda: self._env.step(taken))
+        def step() -> tuple[Any, np.ndarray, float, bool, bool]:
+            taken, kept = self._translated(action)
+            observation, reward, terminated, truncated, _ = self._env.step(taken)
+            number = np.asarray(reward, dtype=np.float64).item()
+            if not isfinite(number):
+                raise ValueError(f"its reward is {number}")
+            return kept, self._observation(observation), number, bool(terminated), bool(truncated)
+
+        kept, after, reward, terminated, truncated = self._call(step)
         self._actions.append(kept)
-        return self._observation(observation), float(reward), bool(terminated), bool(truncated)
+        return after, reward, terminated, truncated
+
+    def _translated(self, action: int | np.ndarray) -> tuple[Any, int | list[float]]:
+        """An action as the environment takes it, and as a plain value of the agent's."""
+        space = self._env.action_space
+        if isinstance(space, self._gym.spaces.Discrete):
+            return int(space.start) + int(action), int(action)
+        vector = np.asarray(action, dtype=np.float64)
+        return np.clip(vector, space.low, space.high).astype(space.dtype), vector.tolist()
 
     def _observation(self, given: Any) -> np.ndarray:
-        return np.asarray(given, dtype=np.float64).reshape(-1)
+        found = np.asarray(given, dtype=np.float64).reshape(-1)
+        if len(found) != self.sizes["observation"]:
+            raise ValueError(f"its observation has {len(found)} numbers, not {self.sizes['observation']}")
+        if not np.isfinite(found).all():
+            raise ValueError("its observation holds NaN or infinity")
+        return found
 
-    def _call(self, what: Any) -> Any:
+    def _call(self, what: Callable[[], T]) -> T:
         try:
             return what()
-        except (
-            Exception
-        ) as error:  # whatever an environment raises, what was learned must not be lost with it
+        except Exception as error:  # whatever an environment does, what was learned must not be lost with it
             raise EnvironmentFailedError(
                 f"{self.name} failed in episode {self.episode} at step {len(self._actions)}: {_line(error)}"
             ) from error
 
     def record(self) -> dict[str, Any]:
-        """Where it stands, as plain values: `restore` of it in a new object goes on from here."""
-        pending = self._action
+        """Where it stands, as plain values: `restore` of it in a new object goes on from here.
+
+        A chunk after which `see` was not called, because the agent refused it or Ctrl-C came between, is not counted:
+        it is lived again.
+        """
+        episode, over, steps, pending = self._taken
         return {
             "environment": self.name,
             "seed": self.seed,
-            "episode": self.episode,
-            "over": self._at is None,
-            "actions": list(self._actions),
-            "pending": pending.tolist() if isinstance(pending, np.ndarray) else pending,
+            "episode": episode,
+            "over": over,
+            "actions": [] if over else self._actions[:steps],
+            "pending": pending,
         }
 
     def restore(self, record: Mapping[str, Any]) -> None:
@@ -191,6 +221,7 @@ class Environment:
         self.episode = record["episode"]
         if record["over"]:
             self._at = None
+            self._taken = self._stand()
             return
         self.episode -= 1
         self._reset()
@@ -198,10 +229,17 @@ class Environment:
             self._at = self._apply(action)[0]
         pending = record["pending"]
         self._action = np.array(pending) if isinstance(pending, list) else pending
+        self._taken = self._stand()
 
     def close(self) -> None:
-        """Let the environment go."""
-        self._env.close()
+        """Let the environment go: its window, its processes.
+
+        Raises
+        ------
+        EnvironmentFailedError
+            if the environment raises.
+        """
+        self._call(self._env.close)
 
 
 def interact(session: Session[Any], environment: Environment, steps: int) -> Iterator[Event]:
@@ -217,6 +255,7 @@ def interact(session: Session[Any], environment: Environment, steps: int) -> Ite
         if isinstance(chunk, Transitions):
             left -= 1
         session.push(chunk)
+        environment.see(())
         while events := session.poll():
             environment.see(events)
             yield from events

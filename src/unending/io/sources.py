@@ -58,6 +58,9 @@ class StreamSource(Protocol):
     def restore(self, record: Mapping[str, Any]) -> None:
         """Go on from a record."""
 
+    def close(self) -> None:
+        """Let go of what is held open."""
+
 
 def fitted(operator: Operator[Any], source: StreamSource) -> Operator[Any]:
     """The operator with the sizes it left at 0 taken from the source."""
@@ -119,6 +122,9 @@ class Source:
 
     def restore(self, record: Mapping[str, Any]) -> None:
         """Nothing is to be restored."""
+
+    def close(self) -> None:
+        """A file is open only while its chunks are read."""
 
 
 def open_source(name: str, takes: Collection[type[Chunk]], *, encoding_errors: str = "strict") -> Source:
@@ -215,6 +221,10 @@ def _csv_rows(name: str, size: int, skip: int) -> Iterator[Rows]:
             values = [float(cell) for cell in record]
         except ValueError as error:
             if not names and not index:
+                if any(map(_is_number, record)):
+                    raise InputError(
+                        f"{name}: line {line} is neither numbers nor names of columns ({error})"
+                    ) from error
                 names, width = tuple(record), len(record)
                 continue
             raise InputError(f"{name}: line {line} is not a row of numbers ({error})") from error
@@ -232,6 +242,14 @@ def _csv_rows(name: str, size: int, skip: int) -> Iterator[Rows]:
     if rows:
         yield Rows(np.array(rows), names)
     _require_reached(name, index, skip)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _csv_records(name: str) -> Iterator[tuple[int, list[str]]]:

@@ -44,3 +44,8 @@ def test_it_is_the_plain_algorithm():
 def test_no_counter_is_refused():
     with pytest.raises(InputError, match="at least 1 counter"):
         SpaceSaving(0)
+    sketch = SpaceSaving(2)
+    for count in (0, -1):
+        with pytest.raises(InputError, match="1 upwards"):
+            sketch.add("a", count)
+    assert sketch.total == len(sketch) == 0

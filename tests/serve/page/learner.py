@@ -55,5 +55,6 @@ class Follower(Operator[Seen]):
             last = symbol
         pairs = "; ".join(f"{one} -> {two}" for one, two in np.argwhere(counts).tolist())
         at = state.position + len(chunk)
-        events.append(Event(Text(f"digraph {{ {pairs} }}", role="graph"), at, at))
+        graph = f'digraph {{ label="a -> b" {pairs} }}'
+        events.append(Event(Text(graph, role="graph"), at, at))
         return Seen(counts, last, at), events

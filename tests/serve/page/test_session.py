@@ -164,10 +164,13 @@ def test_a_learner_draws_its_metric_and_shows_what_it_learned(
     expect(rows.get_by_text("160 rows")).to_be_visible()
     expect(rows.get_by_role("img", name=re.compile("^bits from stream position"))).to_be_visible()
     expect(rows.get_by_role("img", name=re.compile("^pairs from stream position"))).to_be_visible()
-    graph = page.get_by_label("Graph learned")
+    graph, learned = (
+        page.get_by_label("Graph learned"),
+        'digraph { label="a -> b" 0 -> 0; 0 -> 1; 1 -> 2; 2 -> 3; 3 -> 0 }',
+    )
     graph.get_by_text("Graph learned, 5 edges").click()
-    expect(graph.locator("pre")).to_have_text("digraph { 0 -> 0; 0 -> 1; 1 -> 2; 2 -> 3; 3 -> 0 }")
+    expect(graph.locator("pre")).to_have_text(learned)
     with page.expect_download() as download:
         graph.get_by_role("link", name="Keep as learned.dot").click()
-    assert Path(download.value.path()).read_text() == "digraph { 0 -> 0; 0 -> 1; 1 -> 2; 2 -> 3; 3 -> 0 }"
+    assert Path(download.value.path()).read_text() == learned
     expect(page.locator(".entry.thought")).to_have_count(0)

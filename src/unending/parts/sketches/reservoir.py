@@ -1,6 +1,5 @@
 """A uniform sample of fixed size from a stream of unknown length (Vitter 1985, Algorithm R)."""
 
-from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 from unending.core.errors import InputError
@@ -9,7 +8,7 @@ from unending.parts.sketches.bounded import BoundedStore
 
 __all__ = ["Reservoir", "reservoir_slot"]
 
-T = TypeVar("T", bound=Hashable)
+T = TypeVar("T")
 
 
 def reservoir_slot(seed: int, position: int, capacity: int) -> int:

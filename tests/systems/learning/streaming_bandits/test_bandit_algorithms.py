@@ -220,6 +220,17 @@ def test_the_limits_of_settings():
         (lambda: GameOfArms(5, 5, eps=1.5), "eps is 1.5"),
         (lambda: GameOfArms(5, 5, eps=float("nan")), "eps is nan"),
         (lambda: GameOfArms(5, 5, crown=0), "positive"),
+        (lambda: GameOfArms(5, 5, eps=1e-200), "eps is 1e-200, accepted is 1e-9 to 1"),
+        (lambda: GameOfArms(5, 1e6), r"horizon is 1000000\.0; a whole number is accepted"),
+        (lambda: GameOfArms("5", 5), "arms is '5'"),
+        (lambda: GameOfArms(5, 5, crown=float("nan")), "positive"),
+        (lambda: GameOfArms(5, 5, increment=float("inf")), "positive"),
+        (lambda: GameOfArms(5, 5, side_rate=float("nan")), "positive"),
+        (lambda: GameOfArms(5, 5, cap=float("nan")), "positive"),
+        (lambda: GameOfArms(5, 5, margin=float("nan")), "margin is one from 0"),
+        (lambda: UniformExploration(5, 5, factor=0.0), r"factor is 0\.0; a positive number is accepted"),
+        (lambda: NaiveEpsBest(5, 5, factor=float("nan")), "factor is nan"),
+        (lambda: NaiveEpsBest(5, 5, factor=float("inf")), "factor is inf"),
         (lambda: GameOfArms(10**8, 10**15, eps=1e-7), "64 bits"),
         (lambda: AggressiveTower(5, 5, levels="tall"), "'tall'"),
         (lambda: AggressiveTower(5, 5, levels="log", constants="theory"), "theory on logstar"),
@@ -242,3 +253,17 @@ def test_index_policies_pulled_in_batches_lose_little():
         for batch in (0.0, 0.05)
     )
     assert batched < 1.4 * exact
+
+
+def test_settings_far_out_are_no_more_pulls_than_the_horizon():
+    assert NaiveEpsBest(10, 100, factor=1e308).each == 100
+    for make in ALGORITHMS.values():
+        assert play(ArmStream(mix_in(9, 0)), 500, partial(make, eps=1e-9)).pulls == 500
+
+
+def test_numbers_of_numpys_kinds_are_plain_in_the_state():
+    algorithm = GameOfArms(np.int64(5), np.int64(100))
+    at = Draft(algorithm.start())
+    algorithm.arrive(at, 0)
+    algorithm.tell(at, np.float32(1), np.int64(2))
+    assert type(at.used) is type(at.wanted) is int

@@ -116,7 +116,9 @@ def test_the_arm_returned_is_alive_and_the_others_are_gone():
         next(arm for arm in seen if arm is not best).pull(1, np.random.default_rng(0))
 
 
-@pytest.mark.parametrize("means", [[], [0.5, np.nan], [0.5, 1.1], [-0.1], [[0.5]], [np.inf]])
+@pytest.mark.parametrize(
+    "means", [[], [0.5, np.nan], [0.5, 1.1], [-0.1], [[0.5]], [np.inf], ["half"], [[0.1], [0.1, 0.2]]]
+)
 def test_means_that_are_none(means):
     with pytest.raises(InputError, match="from 0 to 1"):
         ArmStream(means)
@@ -130,6 +132,9 @@ def test_the_settings_of_the_paper():
     assert means[:-1].std() == pytest.approx(0.1, abs=0.01)
     assert stats.kstest(mix_in(1000, 0), "uniform").pvalue > 0.01
     assert not np.array_equal(clear_cut(9, 0), clear_cut(9, 1))
+    for setting in (clear_cut, mix_in):
+        with pytest.raises(InputError, match="0 arms; 1 upwards"):
+            setting(0)
 
 
 def test_pulls_are_counted_and_at_least_one():

@@ -94,7 +94,7 @@ def test_the_regret_counts_what_was_pulled_before_the_best_arm_came():
 @pytest.mark.parametrize(
     ("chunk", "words"),
     [
-        (Rows(np.array([[0.5], [1.5]])), "row 1 holds 1.5"),
+        (Rows(np.array([[0.5], [1.5]])), r"arm 3 of the stream \(counted from 0\) is 1\.5"),
         (Rows(np.array([[-0.1]])), "success probability from 0 to 1"),
         (Rows(np.array([[np.nan]])), "NaN"),
         (Rows(np.array([[0.5, 0.5]])), "row width is 2"),

@@ -124,6 +124,29 @@ def test_what_comes_at_the_wrong_time_is_refused_and_nothing_changes():
     assert policy.wanted == ("a", most)
 
 
+def test_arms_may_be_arrays():
+    policy = StreamingPolicy(GameOfArms(2, HORIZON))
+    policy.arrive(np.array([0.5, 1.0]))
+    policy.update(policy.pull(), 1.0)
+    policy.update(np.array([0.5, 1.0]), 1.0)
+    for other in (np.array([0.5, 2.0]), np.zeros(3)):
+        with pytest.raises(InputError, match="was to be pulled"):
+            policy.update(other, 1.0)
+    assert policy.pulls == 2
+    with pytest.raises(InputError, match="None is no arm"):
+        StreamingPolicy(GameOfArms(2, HORIZON)).arrive(None)
+
+
+@pytest.mark.parametrize(("total", "pulls"), [(1.0, 2.5), (None, 1), ("much", 1), (0.5, "one")])
+def test_what_is_no_report_is_refused_and_nothing_changes(total, pulls):
+    policy = StreamingPolicy(GameOfArms(2, HORIZON))
+    policy.arrive("a")
+    before = policy.wanted
+    with pytest.raises(InputError, match="a number and a whole number are accepted"):
+        policy.tell(total, pulls)
+    assert (policy.wanted, policy.pulls) == (before, 0)
+
+
 def test_a_policy_is_pickled_and_copied_in_the_middle():
     whole, cut = (StreamingPolicy(ALGORITHMS["tower-logstar"](30, HORIZON)) for _ in range(2))
     finish(whole)
@@ -202,3 +225,7 @@ def test_a_river_policy_is_cloned_and_keeps_no_statistics_of_arms(needs):
         fresh.update(0, 2.0)
     with pytest.raises(InputError, match="'best'"):
         RiverPolicy("best")
+    shrunk = RiverPolicy("uniform", 10**4)
+    shrunk.pull([0, 1])
+    with pytest.raises(InputError, match="1 arms are offered, 2 were at first"):
+        shrunk.pull([0])

@@ -120,7 +120,10 @@ class ArmStream(SinglePass[Arm]):
         seed: int = 0,
         samplers: Sequence[Sampler] | None = None,
     ) -> None:
-        given = np.asarray(means, dtype=np.float64)
+        try:
+            given = np.asarray(means, dtype=np.float64)
+        except (TypeError, ValueError):
+            given = np.zeros(0)
         if given.ndim != 1 or not len(given) or not ((given >= 0) & (given <= 1)).all():
             raise InputError("means are a row of one or more numbers from 0 to 1")
         if samplers is not None and len(samplers) != len(given):
@@ -183,6 +186,7 @@ def _arrange(means: np.ndarray, order: str, seed: int) -> np.ndarray:
 
 def clear_cut(arms: int, seed: int = 0) -> np.ndarray:
     """The paper's clear-cut setting, float64 `[K]`: means from N(0.5, 0.1) cut to 0..0.8, and 0.82 as the last."""
+    _require_some(arms)
     rng = philox(seed, arms, substream=3)
     means = rng.normal(0.5, 0.1, arms)
     while (outside := (means < 0) | (means > 0.8)).any():
@@ -193,7 +197,13 @@ def clear_cut(arms: int, seed: int = 0) -> np.ndarray:
 
 def mix_in(arms: int, seed: int = 0) -> np.ndarray:
     """The paper's mix-in setting, float64 `[K]`: means from the uniform distribution on 0..1."""
+    _require_some(arms)
     return philox(seed, arms, substream=4).random(arms)
+
+
+def _require_some(arms: int) -> None:
+    if arms < 1:
+        raise InputError(f"{arms} arms; 1 upwards are accepted")
 
 
 def beta_rewards(mean: float, weight: float = 4.0) -> Sampler:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import ceil, isfinite
+from operator import index
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -128,12 +129,13 @@ class Algorithm(ABC):
     horizon
         T, pulls in all. Below K the first arms are pulled until T.
     eps
-        how near to the best the arm found should be; 0 is the paper's `(K/T)^(1/3)`, at most 1.
+        how near to the best the arm found should be; 0 is the paper's `(K/T)^(1/3)`, at most 1. Others are from 1e-9
+        to 1.
 
     Raises
     ------
     InputError
-        if `arms` or `horizon` are below 1, or `eps` is outside 0..1.
+        if `arms` or `horizon` are no whole numbers from 1, or `eps` is neither 0 nor from 1e-9 to 1.
     """
 
     arms: int
@@ -141,13 +143,22 @@ class Algorithm(ABC):
     eps: float = 0.0
 
     def __post_init__(self) -> None:
+        for name in ("arms", "horizon"):
+            try:
+                object.__setattr__(self, name, index(getattr(self, name)))
+            except TypeError:
+                raise InputError(
+                    f"{name} is {getattr(self, name)!r}; a whole number is accepted (10**6, not 1e6)"
+                ) from None
         if not (1 <= self.arms <= MOST_ARMS and 1 <= self.horizon <= MOST_PULLS):
             raise InputError(
                 f"{self.arms} arms and a horizon of {self.horizon} pulls;"
                 f" 1 to {MOST_ARMS:,} arms and 1 to {MOST_PULLS:,} pulls are accepted"
             )
-        if not 0 <= self.eps <= 1:
-            raise InputError(f"eps is {self.eps}, accepted is 0 to 1, where 0 is the paper's (K/T)^(1/3)")
+        if self.eps != 0 and not 1e-9 <= self.eps <= 1:
+            raise InputError(
+                f"eps is {self.eps}, accepted is 1e-9 to 1, and 0, which is the paper's (K/T)^(1/3)"
+            )
 
     @property
     def gap(self) -> float:
@@ -162,7 +173,7 @@ class Algorithm(ABC):
     def pulls(self, factor: float) -> int:
         """`ceil(factor / eps^2)` pulls, at least one and no more than the horizon."""
         # The cube root is not exact: without the small step down, 1e4 pulls would become 10,001.
-        return int(max(1, min(self.horizon, ceil(factor / self.gap**2 * (1 - 1e-12)))))
+        return max(1, ceil(min(self.horizon, factor / self.gap**2 * (1 - 1e-12))))
 
     @property
     def slots(self) -> int:
@@ -213,6 +224,12 @@ class Algorithm(ABC):
         InputError
             if these are more pulls than are due, or rewards outside 0..1 (NaN too); nothing has changed.
         """
+        try:
+            total, pulls = float(total), index(pulls)
+        except (TypeError, ValueError):
+            raise InputError(
+                f"rewards of {total!r} and {pulls!r} pulls; a number and a whole number are accepted"
+            ) from None
         due = self.wanted(at)
         most = due.pulls if due else 0
         if not 1 <= pulls <= most:

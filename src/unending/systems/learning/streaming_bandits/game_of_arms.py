@@ -1,7 +1,7 @@
 """A single stored king that pays for its defence, after Jin et al. (ICML 2021) and Assadi and Wang (STOC 2020)."""
 
 from dataclasses import dataclass
-from math import ceil, log
+from math import ceil, inf, log
 
 from unending.core.errors import InputError
 from unending.core.random import philox
@@ -46,7 +46,7 @@ class GameOfArms(Algorithm):
     Raises
     ------
     InputError
-        if one of the factors is not positive (`margin`: below 0).
+        if one of the factors is not a positive number (`margin`: 0 too; `cap`: infinity too).
     """
 
     crown: float = 1.2
@@ -59,7 +59,8 @@ class GameOfArms(Algorithm):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.crown, self.increment, self.side_rate, self.cap) <= 0 or self.margin < 0:
+        factors = self.crown, self.increment, self.side_rate
+        if not (all(0 < each < inf for each in factors) and self.cap > 0 and 0 <= self.margin < inf):
             raise InputError("crown, increment, side_rate and cap are positive numbers, margin is one from 0")
         if max(self.crown, self.increment) * self.arms * self.unit >= 2**62:
             raise InputError(

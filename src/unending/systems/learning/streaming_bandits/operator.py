@@ -145,14 +145,15 @@ class StreamingBandits(Operator[BanditState]):
         start = self.machine().start(seed)
         return BanditState(start, np.zeros(len(start.arms)), np.zeros(2), np.zeros(()), 0, 0, 0, seed)
 
-    def probabilities(self, values: np.ndarray) -> list[float]:
-        """Success probabilities of rows `[n, 1]`."""
+    def probabilities(self, values: np.ndarray, first: int = 0) -> list[float]:
+        """Success probabilities of rows `[n, 1]`, the first of which is arm `first` of the stream."""
         column = values[:, 0].astype(np.float64)
         if self.link == "logit":
             return (0.5 + 0.5 * np.tanh(0.5 * column)).tolist()  # type: ignore[no-any-return]
         if outside := np.flatnonzero((column < 0) | (column > 1)).tolist():
             raise InputError(
-                f"row {outside[0]} holds {column[outside[0]]:g}, accepted is a success probability from 0 to 1"
+                f"arm {first + outside[0]} of the stream (counted from 0) is {column[outside[0]]:g};"
+                " a success probability from 0 to 1 is accepted"
             )
         return column.tolist()  # type: ignore[no-any-return]
 
@@ -161,7 +162,7 @@ class StreamingBandits(Operator[BanditState]):
         if isinstance(chunk, Rows):
             if chunk.t is not None:
                 table.time = float(chunk.t)
-            for mean in self.probabilities(chunk.values):
+            for mean in self.probabilities(chunk.values, state.position):
                 table.arrive(mean)
         elif isinstance(chunk, Control):
             if chunk.name not in ("commit", "interrupt"):

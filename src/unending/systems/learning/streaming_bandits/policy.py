@@ -2,6 +2,8 @@
 
 from typing import Any, Generic, TypeVar
 
+import numpy as np
+
 from unending.core.errors import InputError
 from unending.parts.sketches.bounded import BoundedStore
 from unending.systems.learning.streaming_bandits.exploration import DONE, EXPLORE, HAND, Algorithm, Draft
@@ -39,8 +41,10 @@ class StreamingPolicy(Generic[A]):
         Raises
         ------
         InputError
-            if pulls are due, `end` was called, or K arms have been here; nothing has changed.
+            if pulls are due, `end` was called, K arms have been here, or it is `None`; nothing has changed.
         """
+        if arm is None:
+            raise InputError("None is no arm: it is what pull() gives where the next arm may come")
         position = self._at.arrived
         self.algorithm.arrive(self._at, position)
         self._hand = position, arm
@@ -91,7 +95,7 @@ class StreamingPolicy(Generic[A]):
             if it is another arm, or the reward is outside 0..1 (NaN too); nothing has changed.
         """
         due = self.pull()
-        if due is None or arm != due:
+        if due is None or not _same(arm, due):
             raise InputError(f"a reward of arm {arm!r}, but {due!r} was to be pulled")
         self.tell(reward, 1)
 
@@ -144,3 +148,12 @@ class StreamingPolicy(Generic[A]):
         at = self._at
         if at.phase == EXPLORE and not at.wanted and at.arrived == self.algorithm.arms:
             self.end()
+
+
+def _same(one: object, other: object) -> bool:
+    if one is other:
+        return True
+    try:
+        return bool(np.all(one == other))  # arms may be arrays, such as feature vectors
+    except ValueError:  # of different shapes
+        return False

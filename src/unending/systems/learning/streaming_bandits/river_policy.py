@@ -31,7 +31,8 @@ class RiverPolicy(Policy):
     Raises
     ------
     InputError
-        for an unknown name; in `update`, for a reward outside 0..1 or of another arm than was pulled.
+        for an unknown name; in `pull`, if the number of arms changes; in `update`, for a reward outside 0..1 or of
+        another arm than was pulled.
     """
 
     def __init__(self, algorithm: str = "game-of-arms", horizon: int = 100_000, seed: int = 0) -> None:
@@ -46,6 +47,8 @@ class RiverPolicy(Policy):
             machine: Algorithm = ALGORITHMS[self.algorithm](len(arm_ids), self.horizon)
             self._policy = StreamingPolicy(machine, self.seed)
         policy = self._policy
+        if len(arm_ids) != policy.algorithm.arms:
+            raise InputError(f"{len(arm_ids)} arms are offered, {policy.algorithm.arms} were at first")
         while not policy.done and policy.pull() is None:
             policy.arrive(arm_ids[policy.arrived])
         return policy.champion if policy.done else policy.pull()

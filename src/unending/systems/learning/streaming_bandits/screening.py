@@ -2,8 +2,9 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from math import log
+from math import inf, log
 
+from unending.core.errors import InputError
 from unending.systems.learning.streaming_bandits.exploration import HAND, Algorithm, Draft
 
 __all__ = ["NaiveEpsBest", "UniformExploration"]
@@ -11,6 +12,13 @@ __all__ = ["NaiveEpsBest", "UniformExploration"]
 
 @dataclass(frozen=True)
 class _Screening(Algorithm):
+    factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.factor < inf:
+            raise InputError(f"factor is {self.factor}; a positive number is accepted")
+
     @property
     @abstractmethod
     def each(self) -> int:
@@ -29,10 +37,9 @@ class _Screening(Algorithm):
 class UniformExploration(_Screening):
     """The benchmark: `ceil(factor (T/K)^(2/3) (ln T)^(1/3))` pulls each; one stored arm.
 
-    Regret O(K^(1/3) T^(2/3) (log T)^(1/3)). Parameters beside those of `Algorithm`: `factor`.
+    Regret O(K^(1/3) T^(2/3) (log T)^(1/3)). Parameters beside those of `Algorithm`: `factor`, a positive number
+    (`InputError` for others).
     """
-
-    factor: float = 1.0
 
     @property
     def each(self) -> int:
@@ -44,10 +51,9 @@ class NaiveEpsBest(_Screening):
     """`ceil(factor ln K / eps^2)` pulls each; one stored arm; the paper's single-arm bound in expectation.
 
     Regret O(K^(1/3) T^(2/3) log K). With a factor of 1 it is worse than uniform exploration as soon as
-    `ln K > (ln T)^(1/3)`: its merit is asymptotic in T. Parameters beside those of `Algorithm`: `factor`.
+    `ln K > (ln T)^(1/3)`: its merit is asymptotic in T. Parameters beside those of `Algorithm`: `factor`, a positive
+    number (`InputError` for others).
     """
-
-    factor: float = 1.0
 
     @property
     def each(self) -> int:
