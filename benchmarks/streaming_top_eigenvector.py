@@ -4,8 +4,11 @@ Settings, seeds and baselines are the constants below. Nothing is tuned with kno
 called "best on the grid".
 """
 
+import os
 import re
+import subprocess
 import sys
+import tempfile
 import time
 import zlib
 from collections.abc import Callable
@@ -330,6 +333,62 @@ def part_length() -> list[Row]:
     ]
 
 
+FIRST_USE = """
+import time
+import numpy as np
+from unending.systems.learning.streaming_top_eigenvector import Settings
+rows, settings = np.ones((3, 4)), Settings(n_rows=2)
+began = time.perf_counter()
+settings.update(settings.init(4), rows)
+print(time.perf_counter() - began)
+"""
+
+
+def part_calls() -> list[Row]:
+    """What a call costs: the compiling of the first, the copy of the state, ten components instead of one."""
+    seconds = []
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(2):
+            ran = subprocess.run(
+                [sys.executable, "-c", FIRST_USE],
+                env=os.environ | {"NUMBA_CACHE_DIR": folder},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            seconds.append(round(float(ran.stdout), 2))
+    singly = {}
+    for width in (100, 1024):
+        rows = np.random.default_rng(0).standard_normal((500, width))
+        learner = RandomOrderTopEigenvector(random_state=0).partial_fit(rows[:100])
+        state, began = learner.state_, time.process_time()
+        for row in rows[100:]:
+            state = learner.core_.update(state, row[None])
+        singly[f"d = {width}"] = round(1e6 * (time.process_time() - began) / 400, 1)
+    data, micro = planted(4, 20, 1), {}
+    for name in ("ours", "IncrementalPCA, 1 component", "IncrementalPCA, 10 components"):
+        learn(LEARNERS[name], data[:400], 0)
+        began = time.process_time()
+        learn(LEARNERS[name], data, 0)
+        micro[name] = round(1e6 * (time.process_time() - began) / len(data), 2)
+    ours = micro.pop("ours")
+    return [
+        Row(
+            "what a call costs",
+            "none",
+            f"CPU microseconds a row of {D} in batches of {BATCH}, {N} rows",
+            micro,
+            {
+                f"microseconds a row of {D} in batches of {BATCH}": ours,
+                "microseconds a row, one row a call": singly,
+                "seconds of the first call on a machine, then of a later process": seconds,
+            },
+            "CPU microseconds; seconds",
+            "R = 4, 20 heavy rows; single rows Gaussian, default store of d rows; one thread",
+        )
+    ]
+
+
 def word_counts(columns: int = 512, words: int = 40) -> np.ndarray:
     """Rows of hashed word counts, `words` words each, of Python's language reference."""
     said = re.findall(r"[a-z]+", standard_text().lower())
@@ -433,6 +492,7 @@ PARTS = {
     "adversarial": part_adversarial,
     "thinning": part_thinning,
     "length": part_length,
+    "calls": part_calls,
     "real": part_real,
 }
 

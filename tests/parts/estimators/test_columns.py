@@ -30,7 +30,11 @@ def test_admitting_makes_a_new_object():
     assert len(columns) == 0
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), "x", None])
+@pytest.mark.parametrize(
+    "value",
+    [float("nan"), float("inf"), "x", "3.5", None, 10**400, 1j, [1.0]],
+    ids=lambda each: str(each)[:9],
+)
 def test_values_that_are_no_finite_numbers_are_refused_by_name(value):
     columns = Columns().admitted({"a": 1.0})
     with pytest.raises(InputError, match="'a'"):

@@ -1,6 +1,7 @@
 """Named features as the columns of fixed-width rows: features may appear and vanish, what is missing is 0."""
 
 from collections.abc import Hashable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class Columns:
     def __len__(self) -> int:
         return len(self.places)
 
-    def admitted(self, row: Mapping[Hashable, float]) -> "Columns":
+    def admitted(self, row: Mapping[Hashable, Any]) -> "Columns":
         """These columns and those that the row adds, as a new object: the caller keeps the old one if it then fails.
 
         Raises
@@ -58,7 +59,7 @@ class Columns:
         wider.places = self.places | {name: len(self) + k for k, name in enumerate(new)}
         return wider
 
-    def vector(self, row: Mapping[Hashable, float]) -> np.ndarray:
+    def vector(self, row: Mapping[Hashable, Any]) -> np.ndarray:
         """The row as float64 `[columns]`; features without a column are left out.
 
         Raises
@@ -72,9 +73,13 @@ class Columns:
             if place is None:
                 continue
             try:
+                if isinstance(value, str | bytes):
+                    raise TypeError("numpy would read a number out of it")
                 vector[place] = value
-            except (TypeError, ValueError) as error:
-                raise InputError(f"the feature {name!r} is {value!r}, accepted are real numbers") from error
+            except (TypeError, ValueError, OverflowError) as error:
+                shown = repr(value)
+                shown = shown if len(shown) <= 40 else f"{shown[:40]}..."
+                raise InputError(f"the feature {name!r} is {shown}, accepted are real numbers") from error
         if not np.isfinite(vector).all():
             names = [name for name, place in self.places.items() if not np.isfinite(vector[place])]
             raise InputError(f"the feature {names[0]!r} is NaN or infinite, accepted are finite numbers")

@@ -59,7 +59,13 @@ class LinearOnline(base.Transformer):
         self._components = None
 
     def transform_one(self, x: dict[Hashable, Any]) -> dict[Hashable, float]:
-        """The row's coordinates along the components; features that have no column count as 0."""
+        """The row's coordinates along the components; features that have no column count as 0.
+
+        Raises
+        ------
+        InputError
+            if a value is no finite number.
+        """
         if self._state is None:
             return {}
         if self._components is None:

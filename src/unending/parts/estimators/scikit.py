@@ -1,6 +1,8 @@
 """The scikit-learn face of a learner whose `transform` is a product with its components."""
 
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
@@ -36,19 +38,24 @@ class LinearTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """The learner by this estimator's parameters; `n_rows` is the length of the stream, 0 if unknown."""
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Forget what was learned, learn from the rows `X` of shape (n_samples, n_features) in their order."""
-        rows = self._validated(X, reset=True)
-        self._begin(rows, len(rows))
-        self._continue(rows)
-        return self.finalize()
+        """Forget what was learned, learn from the rows `X` of shape (n_samples, n_features) in their order.
+
+        If that raises (rows that are refused, Ctrl-C), the estimator is as it was before; so for `partial_fit`.
+        """
+        with self._all_or_nothing():
+            rows = self._validated(X, reset=True)
+            self._begin(rows, len(rows))
+            self._continue(rows)
+            return self.finalize()
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Learn from more rows of the stream."""
         first = not self.__sklearn_is_fitted__()
-        rows = self._validated(X, reset=first)
-        if first:
-            self._begin(rows, 0)
-        return self._continue(rows)
+        with self._all_or_nothing():
+            rows = self._validated(X, reset=first)
+            if first:
+                self._begin(rows, 0)
+            return self._continue(rows)
 
     def finalize(self) -> Self:
         """Take in what waits for more rows, as it stands; the stream may still go on."""
@@ -64,6 +71,17 @@ class LinearTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """Bytes of the learner's state; they do not depend on how many rows have been seen."""
         check_is_fitted(self)
         return nbytes(self.state_)
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Attributes are put back if the block raises; a core never writes into an old state, so they are enough."""
+        before = dict(self.__dict__)
+        try:
+            yield
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
 
     def _validated(self, X: Any, reset: bool) -> np.ndarray:
         return validate_data(self, X, dtype=np.float64, reset=reset)

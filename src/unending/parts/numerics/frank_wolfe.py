@@ -3,8 +3,6 @@
 Matrices are float64 or complex128; `<A, B>` is the real part of the sum of `conj(a) b`.
 """
 
-from typing import Literal
-
 import numpy as np
 
 from unending.core.errors import InputError
@@ -21,7 +19,6 @@ __all__ = [
     "spectral_lmo",
 ]
 
-Method = Literal["svd", "newton_schulz"]
 POLAR_METHODS = ("svd", "newton_schulz")
 
 RANK = 1e-12

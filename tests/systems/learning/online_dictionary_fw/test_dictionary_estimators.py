@@ -133,3 +133,31 @@ def test_it_stands_in_a_river_pipeline():
     learned = codes._learner.orthogonal(codes._state)
     assert dictionary_error(truth, learned) < 0.02
     assert set(model.transform_one({"a": 1.0})) == {f"onlinedictionary{k}" for k in range(4)}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("value", [np.nan, 1e300])
+def test_a_refused_fit_keeps_what_was_learned(dtype, value):
+    _, rows = sparse_rows(100, 4, 0.3, 6)
+    fitted = OnlineOrthogonalDictionary(dtype=dtype, random_state=0).fit(rows)
+    before = fitted.transform(rows)
+    with pytest.raises(ValueError):
+        fitted.fit(np.full((3, 5), value))
+    assert fitted.n_features_in_ == 4
+    np.testing.assert_array_equal(fitted.transform(rows), before)
+
+
+def test_complex_rows_that_are_not_finite_are_refused_by_every_method():
+    fitted = OnlineOrthogonalDictionary(dtype="complex128", random_state=0).fit(np.eye(3) * 1j)
+    for method in (fitted.transform, fitted.partial_fit):
+        with pytest.raises(InputError, match="finite"):
+            method(np.full((1, 3), np.nan))
+
+
+def test_a_parameter_changed_between_calls_is_checked_where_it_is_used():
+    """An unknown `code` was taken for soft; complex rows lost their imaginary part in a real state."""
+    fitted = OnlineOrthogonalDictionary(random_state=0).fit(np.eye(3))
+    with pytest.raises(InputError, match="code"):
+        fitted.set_params(code="lasso").transform(np.eye(3))
+    with pytest.raises(ValueError, match=r"[Cc]omplex"):
+        fitted.set_params(code="none", dtype="complex128").partial_fit(np.eye(3) * 1j)

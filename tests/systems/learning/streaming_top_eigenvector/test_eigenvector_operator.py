@@ -61,3 +61,11 @@ def test_rows_without_a_width_are_asked_about():
         StreamingTopEigenvector().init()
     with pytest.raises(InputError, match="report"):
         StreamingTopEigenvector(report=0)
+
+
+def test_a_refused_row_is_named_by_its_place_in_the_stream():
+    """Sources push some hundred rows at a time; a place within one push says nothing to who reads the message."""
+    session = Session(StreamingTopEigenvector(width=6, report=32))
+    session.push(Rows(ROWS[:45]))
+    with pytest.raises(InputError, match="row 48 "):
+        session.push(Rows(np.concatenate([ROWS[:3], np.full((1, 6), 1e200)])))

@@ -1,7 +1,6 @@
 """Online orthogonal dictionary learning by Frank-Wolfe as an explicit state and functions on it."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
@@ -137,14 +136,19 @@ class DictionarySettings:
             new = self.learn(new, block)
         return new
 
-    def feed(self, old: DictionaryState, rows: np.ndarray) -> tuple[DictionaryState, list[np.ndarray]]:
-        """Add rows to those that wait; give out the minibatches that became full. Raises as `update`."""
+    def feed(
+        self, old: DictionaryState, rows: np.ndarray, first: int = 0
+    ) -> tuple[DictionaryState, list[np.ndarray]]:
+        """Add rows to those that wait; give out the minibatches that became full. Raises as `update`.
+
+        `first` is the place of the first row, for the message.
+        """
         with np.errstate(over="ignore", invalid="ignore"):
             sizes = np.linalg.norm(rows, axis=1) ** self.p
         if not (sizes <= LARGEST).all():
             where = int(np.flatnonzero(~(sizes <= LARGEST))[0])
             raise InputError(
-                f"row {where} is not finite or the {self.p:g}-th power of its norm is above 1e100; smaller finite"
+                f"row {first + where} is not finite or its norm to the power {self.p:g} is above 1e100; smaller finite"
                 " rows are accepted"
             )
         waiting, blocks = feed(old.waiting, rows)
@@ -244,7 +248,7 @@ class DictionarySettings:
         return nbytes(self.init(width))
 
 
-def random_orthogonal(width: int, seed: int, dtype: str | Literal["float64"] = "float64") -> np.ndarray:
+def random_orthogonal(width: int, seed: int, dtype: str = "float64") -> np.ndarray:
     """An orthogonal (unitary) matrix `[width, width]`, uniformly drawn."""
     rng = philox(seed, 0)
     drawn = rng.standard_normal((width, width)).astype(dtype)

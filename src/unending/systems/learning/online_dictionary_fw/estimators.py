@@ -86,8 +86,7 @@ class OnlineOrthogonalDictionary(LinearTransformer):
         return codes @ self.mixing_.T
 
     def _core(self, n_rows: int) -> DictionarySettings:
-        if self.code not in ("none", "hard", "soft") or not self.threshold >= 0:
-            raise InputError("code is none, hard or soft, and threshold 0 or more")
+        _check_code(self.code, self.threshold)
         return DictionarySettings(
             self.p,
             self.batch_size,
@@ -109,13 +108,15 @@ class OnlineOrthogonalDictionary(LinearTransformer):
         super()._begin(rows, n_rows)
 
     def _validated(self, X: Any, reset: bool) -> np.ndarray:
-        if self.dtype != "complex128":
+        if (self.dtype if reset else self.core_.dtype) != "complex128":
             return super()._validated(X, reset)
         rows = np.asarray(X, dtype=np.complex128)
         if rows.ndim != 2 or not rows.size or (not reset and rows.shape[1] != self.n_features_in_):
             raise InputError(
                 f"rows have shape {rows.shape}, accepted is [n, features] of one width, not empty"
             )
+        if not np.isfinite(rows).all():
+            raise InputError("the rows hold NaN or infinity, accepted are finite numbers")
         self.n_features_in_ = rows.shape[1]
         return rows
 
@@ -131,10 +132,24 @@ class OnlineOrthogonalDictionary(LinearTransformer):
 
 
 def thresholded(codes: np.ndarray, code: str, threshold: float) -> np.ndarray:
-    """Codes after `none`, `hard` or `soft` thresholding; the phase of complex codes stays."""
+    """Codes after `none`, `hard` or `soft` thresholding; the phase of complex codes stays.
+
+    Raises
+    ------
+    InputError
+        for another `code`, or a negative threshold.
+    """
+    _check_code(code, threshold)
     if code == "none":
         return codes
     magnitudes = np.abs(codes)
     if code == "hard":
         return np.where(magnitudes > threshold, codes, 0)
     return codes * np.maximum(1 - threshold / np.maximum(magnitudes, np.finfo(float).tiny), 0)
+
+
+def _check_code(code: str, threshold: float) -> None:
+    if code not in ("none", "hard", "soft") or not threshold >= 0:
+        raise InputError(
+            f"code is {code!r} and threshold {threshold}; accepted are none, hard, soft, and 0 or more"
+        )

@@ -100,7 +100,7 @@ class OnlineDictionaryFW(Operator[DictionaryState]):
     def _step(self, state: DictionaryState, chunk: Any) -> tuple[DictionaryState, list[Event]]:
         if isinstance(chunk, Control):
             return state, self._answer(state, chunk)
-        state, blocks = self.settings_of_core.feed(state, chunk.values)
+        state, blocks = self.settings_of_core.feed(state, chunk.values, state.waiting.position)
         end = state.waiting.position - state.waiting.count - sum(map(len, blocks))
         events = []
         for block in blocks:

@@ -31,13 +31,14 @@ class GridState:
 class OjaGridCore:
     """Oja's rule at fixed rates; the smallest rate whose vector has grown enough is believed (Price and Xun 2024).
 
-    The rates are `2^low ... 2^high` over the squared norm of the first row; no knowledge of the answer or of the
-    length is in them.
+    The rates are `2^low ... 2^high` over the squared norm of the first row that is not zero; no knowledge of the answer
+    or of the length is in them. A first row some thousand times shorter than the rest leaves rates that are all too
+    large, and the answer is then little more than the newest rows.
 
     Parameters
     ----------
     low, high
-        exponents of the smallest and the largest rate.
+        exponents of the smallest and the largest rate, from -300 to 20.
     growth
         C of the test: a copy passes with a log-growth of at least `C ln d`. If none passes, the largest rate is taken.
     """
@@ -47,8 +48,10 @@ class OjaGridCore:
     growth: float = 4.0
 
     def __post_init__(self) -> None:
-        if self.high < self.low or self.growth < 0:
-            raise InputError("the grid goes from low up to high, and growth is 0 or more")
+        if not (-300 <= self.low <= self.high <= 20 and self.growth >= 0):
+            raise InputError(
+                "the grid's exponents go from low up to high, -300 to 20, and growth is 0 or more"
+            )
 
     @property
     def rates(self) -> np.ndarray:

@@ -162,7 +162,7 @@ class OjaGrid(LinearTransformer):
 
     def _publish(self, state: Any) -> Self:
         super()._publish(state)
-        self.copies_, self.growth_ = state.vectors, state.growth
+        self.copies_, self.growth_ = state.vectors.copy(), state.growth.copy()
         self.state_bits_ = self.core_.bits(state)
         return self
 

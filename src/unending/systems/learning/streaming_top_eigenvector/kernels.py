@@ -21,6 +21,8 @@ SEEN, STAGE_START, STAGE_LENGTH, BLOCK_START, STORED, HIGH_WATER, OVERFLOW, LIGH
 )
 COUNTS = 10
 
+LONGEST = 1e200
+"""Squared length of a vector above which it is set by its last step alone."""
 CLIP = 8.0
 """A row counts towards the typical squared norm with at most so many times what is typical so far."""
 
@@ -232,7 +234,13 @@ def grid_absorb(
             for j in range(row.shape[0]):
                 vector[j] += along * row[j]
                 size += vector[j] * vector[j]
-            size = np.sqrt(size)
-            growth[g] += np.log(size)
-            for j in range(row.shape[0]):
-                vector[j] /= size
+            if size < LONGEST:
+                size = np.sqrt(size)
+                growth[g] += np.log(size)
+                for j in range(row.shape[0]):
+                    vector[j] /= size
+            else:  # beside such a step the old vector is nothing, and the sum may have overflowed
+                size = np.sqrt(squares[r])
+                growth[g] += np.log(np.abs(along)) + np.log(size)
+                for j in range(row.shape[0]):
+                    vector[j] = np.sign(along) * (row[j] / size)

@@ -109,7 +109,8 @@ class StreamingTopEigenvector(Operator[StreamState]):
     def _step(self, state: StreamState, chunk: Any) -> tuple[StreamState, list[Event]]:
         if isinstance(chunk, Control):
             return state, self._answer(state, chunk)
-        squared_norms(np.require(chunk.values, np.float64, ["C", "W"]))  # refuse before anything is learned
+        rows = np.require(chunk.values, np.float64, ["C", "W"])
+        squared_norms(rows, state.waiting.position)  # refuse before anything is learned
         waiting, blocks = feed(state.waiting, chunk.values)
         learned = state.learned
         end = waiting.position - waiting.count - sum(map(len, blocks))

@@ -14,8 +14,8 @@ _DRAWN = 64
 """Positions that share one generator."""
 
 
-def squared_norms(rows: np.ndarray) -> np.ndarray:
-    """float64 `[n]`.
+def squared_norms(rows: np.ndarray, first: int = 0) -> np.ndarray:
+    """float64 `[n]`; `first` is the place of the first row, for the message.
 
     Raises
     ------
@@ -26,7 +26,7 @@ def squared_norms(rows: np.ndarray) -> np.ndarray:
     if not (squares <= LARGEST).all():
         where = int(np.flatnonzero(~(squares <= LARGEST))[0])
         raise InputError(
-            f"row {where} is not finite or its norm is above 1e100; smaller finite rows are accepted"
+            f"row {first + where} is not finite or its norm is above 1e100; smaller finite rows are accepted"
         )
     return squares
 
