@@ -4,6 +4,7 @@ import io
 import json
 import math
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -68,6 +69,38 @@ def test_a_metric_with_a_name_is_a_mean_over_about_the_last_thousand_items(apart
     assert (again.metric, again.metric_name) == (watch.metric, "return")
 
 
+@pytest.mark.parametrize(
+    ("first", "along", "unit"),
+    [
+        (("loss",), "characters", "token"),
+        (("loss",), "rows", "row"),
+        (("return",), "steps", "step"),
+        ((), "characters", "row"),
+        (None, "characters", "character"),
+    ],
+)
+def test_what_the_work_is_counted_in(first, along, unit):
+    watch, meters = Monitor("a title", 1, None, along), Meters()
+    if first is not None:
+        watch.see([Event(Rows(np.ones((3, 1)), first), 0.0, 1.0)])
+    meters.items, meters.newest_in = 50, 50.0
+    meters.latency.add(0.3)
+    watch.sample(meters, lambda: 1)
+    assert watch.unit == unit
+    rows = unit == "token" or first == ()
+    assert watch.samples[0].milliseconds == pytest.approx(100 if rows else 6)
+
+
+def test_a_first_step_that_takes_long_is_explained_once(capsys, monkeypatch):
+    monkeypatch.setattr(monitor, "_PATIENCE", 0.01)
+    with Monitor("a title", 1, None) as watch:
+        time.sleep(0.2)
+        watch.sample(Meters(), lambda: 1)
+    with Monitor("a title", 1, None) as watch:
+        watch.sample(Meters(), lambda: 1)
+    assert capsys.readouterr().err.count("the first step loads and compiles") == 1
+
+
 @pytest.mark.parametrize("cut", [1, 57, 64, 150])
 def test_a_restored_monitor_goes_on_as_if_never_cut(cut, monkeypatch):
     monkeypatch.setattr(monitor, "_KEPT", 64)
@@ -95,7 +128,7 @@ def test_an_endless_stream_keeps_a_bounded_number_of_samples(monkeypatch):
 
 def test_rate_and_times_of_a_resumed_run_count_its_own_work(capsys):
     first = watched(100)
-    second = Monitor("a title", 4096, None)
+    second = Monitor("a title", 4096, None, "tokens")
     second.restore(first.record())
     meters = Meters()
     watched(1, second, meters)
@@ -105,7 +138,7 @@ def test_rate_and_times_of_a_resumed_run_count_its_own_work(capsys):
 
 def test_without_a_terminal_the_lines_are_plain_and_few(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
-    watch, meters = Monitor("a title", 3 * 2**20, 1000), Meters()
+    watch, meters = Monitor("a title", 3 * 2**20, 1000, "tokens"), Meters()
     with watch:
         watched(50, watch, meters)
     watch.close(meters)
@@ -115,8 +148,8 @@ def test_without_a_terminal_the_lines_are_plain_and_few(capsys, monkeypatch):
     assert "\x1b" not in err
     lines = err.splitlines()
     assert len(lines) == 2
-    assert "position 10 of 1,000 items (1 %)" in lines[0]
-    assert lines[1].startswith("position 500 of 1,000 items (50 %)  rate 500 tokens/s")
+    assert "position 10 of 1,000 tokens (1 %)" in lines[0]
+    assert lines[1].startswith("position 500 of 1,000 tokens (50 %)  rate 500 tokens/s")
     assert "state 100 bytes, bound 3.00 MiB" in lines[1]
     assert lines[1].split()[-2] == "perplexity"
 

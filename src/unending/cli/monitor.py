@@ -2,6 +2,7 @@
 
 import math
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -22,6 +23,8 @@ _KEPT = 4096
 """Samples at which every other one is dropped, and from then on half as many are taken."""
 _FRAME, _LINE = 0.2, 5.0
 """Seconds between two looks of the live table, and between two lines."""
+_PATIENCE = 3.0
+"""Seconds that the first step may take before a person is told why."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Sample:
     position: float
     """Stream time that has come in."""
     milliseconds: float
-    """Compute time an output row (or an input item, where no rows come out) since the sample before."""
+    """Compute time since the sample before for each of what the work is counted in; see `Monitor.unit`."""
     nbytes: int
     metric: float | None
     """Perplexity of the last 1,024 losses, or the recent mean of the first column; `None` before the first row."""
@@ -68,13 +71,17 @@ class Monitor:
         self._live = (
             Live(console=console, refresh_per_second=4, redirect_stdout=False) if in_terminal else None
         )
+        self._waiting = threading.Timer(_PATIENCE, self._explain)
+        self._waiting.daemon = True
 
     def __enter__(self) -> "Monitor":
         if self._live:
             self._live.start()
+        self._waiting.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._waiting.cancel()
         if self._live:
             if self._meters:
                 self._live.update(self._table(self._meters))
@@ -139,16 +146,24 @@ class Monitor:
 
     @property
     def unit(self) -> str:
-        """What the work is counted in: a loss is that of a token."""
+        """What the work is counted in: a loss in reading is that of a token; rows without a name count as they are."""
         if self.answered:
             return "prompt"
-        return "token" if self._first == "loss" else "row" if self.rows else "item"
+        if self._counts_rows:
+            return "token" if self._first else "row"
+        return self._along.removesuffix("s")
+
+    @property
+    def _counts_rows(self) -> bool:
+        """Whether work is counted in rows that came out; else it is in items that came in."""
+        reading = self._first == "loss" and self._along in ("characters", "tokens")
+        return self.rows > 0 and (reading or not self._first)
 
     def _done(self, meters: Meters) -> int:
         """Units of work in this run."""
         if self.answered:
             return self.answered - self._earlier_answered
-        return self.rows - self._earlier_rows if self.rows else meters.items
+        return self.rows - self._earlier_rows if self._counts_rows else meters.items
 
     def sample(self, meters: Meters, nbytes: Callable[[], int]) -> None:
         """Note how the stream stands, and show it. However long the stream, some thousand samples are kept.
@@ -158,6 +173,7 @@ class Monitor:
         if self._first not in ("", "loss") and meters.newest_in:
             # Of what comes once an episode or a batch, the last thousand would say little of how things stand.
             self._window = min(_RECENT, max(_FEWEST, round(_RECENT * self.rows / meters.newest_in)))
+        self._waiting.cancel()
         self._meters, self._nbytes = meters, nbytes
         self._since += 1
         if self._since >= self._stride:
@@ -176,6 +192,9 @@ class Monitor:
         self.samples.append(Sample(meters.newest_in, each, self._nbytes(), self.metric))
         if len(self.samples) >= _KEPT:
             self.samples, self._stride = self.samples[1::2], 2 * self._stride
+
+    def _explain(self) -> None:
+        print("the first step loads and compiles what it needs; this can take a while, once", file=sys.stderr)
 
     def close(self, meters: Meters) -> None:
         """Show how things stand at the end."""

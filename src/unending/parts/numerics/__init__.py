@@ -1,1 +1,1 @@
-"""Numerical mechanisms that several learners share; each in a module of its own, so that one needs only its packages."""
+"""Numerical mechanisms that several learners share, each a module of its own that needs its own packages only."""
