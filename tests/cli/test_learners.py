@@ -263,3 +263,10 @@ def test_a_learner_learns_from_what_a_user_has_and_goes_on_where_it_was_cut(caps
     assert code == 0, err
     assert "resumed at 128 of" in err
     assert (tmp_path / "store" / "snapshot").read_bytes() == (tmp_path / "whole" / "snapshot").read_bytes()
+
+
+def test_a_file_without_rows_is_an_empty_stream(capsys, tmp_path):
+    (tmp_path / "rows.csv").write_text("")
+    code, _, err = run(capsys, WIDTHS, tmp_path / "rows.csv")
+    assert code == 2
+    assert "rows.csv is an empty stream" in err.splitlines()[-1]

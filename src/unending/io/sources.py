@@ -63,8 +63,16 @@ class StreamSource(Protocol):
 
 
 def fitted(operator: Operator[Any], source: StreamSource) -> Operator[Any]:
-    """The operator with the sizes it left at 0 taken from the source."""
+    """The operator with the sizes it left at 0 taken from the source.
+
+    Raises
+    ------
+    InputError
+        if the source has no rows to take them from.
+    """
     settings = operator.settings()
+    if settings.get("width") == 0 and source.kind is Rows and "width" not in source.sizes:
+        raise InputError(f"{source.name} is an empty stream: it has no rows to take the width from")
     known = {name: size for name, size in source.sizes.items() if settings.get(name) == 0}
     return replace(operator, **known) if known else operator  # type: ignore[type-var]
 
