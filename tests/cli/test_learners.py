@@ -114,8 +114,8 @@ def test_the_environment_is_closed_when_the_run_is_over(capsys, monkeypatch, nam
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((WANDERER,), "run takes one source"),
-        ((WANDERER, "book.txt", "--env", ENV), "run takes one source"),
+        ((WANDERER,), "run takes one SOURCE"),
+        ((WANDERER, "book.txt", "--env", ENV), "run takes one SOURCE"),
         ((WIDTHS, "--env", ENV), "widths-of-tests acts in no environment: it takes Rows"),
         ((WANDERER, "--env", "NoSuch-v0"), "there is no environment 'NoSuch-v0'"),
         ((WANDERER, "--env", ENV, "--observation", "9"), f"observation is 9, but {ENV} has 2"),
@@ -270,3 +270,30 @@ def test_a_file_without_rows_is_an_empty_stream(capsys, tmp_path):
     code, _, err = run(capsys, WIDTHS, tmp_path / "rows.csv")
     assert code == 2
     assert "rows.csv is an empty stream" in err.splitlines()[-1]
+
+
+def test_what_comes_out_at_the_end_of_a_short_log_is_told(capsys, tmp_path):
+    command = [
+        "pdfa-streams",
+        _log(tmp_path / "access.log"),
+        "--symbols",
+        r"/(?P<page>\S+)",
+        "--batch-size",
+        5000,
+    ]
+    code, _, err = run(
+        capsys, *command, "--draw", tmp_path / "learned.dot", "--plot", tmp_path / "learned.png"
+    )
+    assert code == 0, err
+    lines = [line for line in err.splitlines() if line.startswith("position")]
+    assert "perplexity" in lines[-1]
+    assert (tmp_path / "learned.png").exists()
+
+
+def test_the_newest_graph_is_drawn_when_a_run_fails(capsys, tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("1,2\n" * 20 + "nan,2\n")
+    code, _, err = run(capsys, WIDTHS, path, "--read", 10, "--draw", tmp_path / "learned.dot")
+    assert code == 2
+    assert "NaN" in err.splitlines()[-1]
+    assert (tmp_path / "learned.dot").read_text() == "digraph { n20 }"

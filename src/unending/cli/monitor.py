@@ -201,6 +201,12 @@ class Monitor:
         if self._meters and not self._live:
             self._print(meters)
 
+    def after(self, meters: Meters, nbytes: Callable[[], int], rows: int) -> None:
+        """Note what came out when the stream was over, and show it if these were rows beyond the first `rows`."""
+        if self.rows > rows:
+            self.sample(meters, nbytes)
+            self._print(meters)
+
     def _print(self, meters: Meters) -> None:
         line = "  ".join(f"{name} {value}" for name, value in self._figures(meters))
         if line != self._shown[0]:
@@ -212,7 +218,9 @@ class Monitor:
         rate = self._done(meters) / meters.latency.seconds if meters.latency.seconds else 0.0
         position, metric = meters.newest_in, self.metric
         of, share = (
-            (f" of {self._size:,}", f" ({100 * position / self._size:.0f} %)") if self._size else ("", "")
+            (f" of {self._size:,}", f" ({min(100, 100 * position / self._size):.0f} %)")
+            if self._size
+            else ("", "")
         )
         figures = [
             ("position", f"{position:,.0f}{of} {self._along}{share}"),

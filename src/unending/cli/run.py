@@ -20,8 +20,8 @@ from unending.cli.options import parse_with_operator
 from unending.cli.pictures import plot, require_picture
 from unending.cli.run_store import RunStore
 from unending.cli.shown import ANSWERS, Shown, missed, roles
-from unending.core import Chunk, Control, Event, Operator, Query, Session, Text, Transitions
-from unending.core.errors import InputError
+from unending.core import Chunk, Control, Event, Operator, Query, Session, Text
+from unending.core.errors import InputError, UnendingError
 from unending.io.sources import StreamSource, fitted, open_source
 
 __all__ = ["main"]
@@ -172,7 +172,7 @@ def _require_sensible(options: _Options) -> None:
     if options.plot:
         require_picture(options.plot)
     if bool(options.source) == bool(options.env):
-        raise InputError("run takes one source: a file (or -), or an environment (--env NAME)")
+        raise InputError("run takes one SOURCE: a file (or -), or an environment (--env NAME)")
 
 
 def _question(session: Session[Any], text: str) -> Query:
@@ -199,18 +199,9 @@ def main(arguments: Sequence[str]) -> int:
 def _source(options: _Options, operator: Operator[Any]) -> StreamSource:
     if not options.env:
         return open_source(options.source, operator.spec.takes, encoding_errors=options.errors)
-    if Transitions not in operator.spec.takes:
-        taken = ", ".join(kind.__name__ for kind in operator.spec.takes)
-        raise InputError(f"{operator.spec.name} acts in no environment: it takes {taken}")
-    from unending.io.environments import Environment
+    from unending.io.environments import environment_for
 
-    environment = Environment(options.env, options.seed)
-    settings = operator.settings()
-    for name in ("observation", "actions", "action_width"):
-        has = environment.sizes.get(name)
-        if settings.get(name) and settings[name] != has:
-            raise InputError(f"{name} is {settings[name]}, but {options.env} has {has or 'none'}")
-    return environment
+    return environment_for(operator, options.env, options.seed)
 
 
 def _run(options: _Options, operator: Operator[Any], source: StreamSource, store: RunStore | None) -> int:
@@ -235,8 +226,13 @@ def _run(options: _Options, operator: Operator[Any], source: StreamSource, store
     if query and first and not session.in_seq:
         session.push(query)
     begun = session.in_seq
-    with monitor:
-        ended = _follow(session, source, options, store, monitor, outputs)
+    try:
+        with monitor:
+            ended = _follow(session, source, options, store, monitor, outputs)
+    except UnendingError:
+        if picture:
+            picture.close()
+        raise
     if not options.show:  # else it would stand in the middle of what is shown
         monitor.close(session.meters)
     if ended and session.in_seq == begun and not session.time:
@@ -249,11 +245,13 @@ def _run(options: _Options, operator: Operator[Any], source: StreamSource, store
             session.push(chunk)
         _drain(session, outputs)
     elif ended:
+        before = monitor.rows
         for chunk in _close(operator):
             session.push(chunk)
         _drain(session, outputs)
         session.finish()
         _drain(session, outputs)
+        monitor.after(session.meters, lambda: session.nbytes, before)
     said = outputs.answer.strip() if first else outputs.answer
     answer = said if ended and query else None
     outputs.shown.end_line()

@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from unending.core import Chunk, Control, Event, Session, Transitions
+from unending.core import Chunk, Control, Event, Operator, Session, Transitions
 from unending.core.errors import EnvironmentFailedError, InputError, MissingExtraError, SnapshotForeignError
 from unending.core.random import philox
 
-__all__ = ["Environment", "interact"]
+__all__ = ["Environment", "environment_for", "interact"]
 
 T = TypeVar("T")
 
@@ -240,6 +240,26 @@ class Environment:
             if the environment raises.
         """
         self._call(self._env.close)
+
+
+def environment_for(operator: Operator[Any], name: str, seed: int = 0) -> Environment:
+    """The environment of that name, for an operator that acts in it.
+
+    Raises
+    ------
+    InputError
+        if the operator takes no transitions, or was given other sizes than the environment has; and what
+        `Environment` raises.
+    """
+    if Transitions not in operator.spec.takes:
+        taken = ", ".join(kind.__name__ for kind in operator.spec.takes)
+        raise InputError(f"{operator.spec.name} acts in no environment: it takes {taken}")
+    environment, settings = Environment(name, seed), operator.settings()
+    for size in ("observation", "actions", "action_width"):
+        has = environment.sizes.get(size)
+        if settings.get(size) and settings[size] != has:
+            raise InputError(f"{size} is {settings[size]}, but {name} has {has or 'none'}")
+    return environment
 
 
 def interact(session: Session[Any], environment: Environment, steps: int) -> Iterator[Event]:
