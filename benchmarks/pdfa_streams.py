@@ -49,7 +49,7 @@ SHIPPED: dict[str, Any] = {"batch_size": 500, "delta": 0.01, "future_steps": 5, 
 SEEDS = range(10)
 APART = 0.2
 """Least distance of the next-step distributions of two states of a well-separated target."""
-RECOVERY_SIZES = (10_000, 30_000)
+RECOVERY_SIZES = (10_000, 30_000, 100_000)
 TARGETS: dict[str, Callable[[], PDFA | PFA]] = {
     "PDFA, 10 states, 5 symbols": lambda: random_pdfa(10, 5, 0.6, 8, seed=11),
     "PDFA, 30 states, 8 symbols": lambda: random_pdfa(30, 8, 0.4, 10, seed=12),
@@ -83,16 +83,17 @@ def held_out(target: PDFA | PFA) -> tuple[list[list[int]], np.ndarray]:
 
 def part_recovery() -> list[Row]:
     """Structure recovered, seeds out of ten, by length of the stream."""
-    found: dict[str, dict[str, int]] = {name: {} for name in ("new", "old", "space-saving")}
+    arms = {"new": {}, "old": {"strategy": "old"}, "new, delta 0.001": {"delta": 1e-3}}
+    found: dict[str, dict[str, int]] = {name: {} for name in (*arms, "space-saving")}
     for size in RECOVERY_SIZES:
         for name in found:
             found[name][str(size)] = 0
         for seed in SEEDS:
             target = target_of(seed)
             data = target.sample(size, seed)
-            for strategy in ("new", "old"):
-                learner = StreamingPDFALearner(range(4), strategy=strategy, seed=seed, nodes=8192, **SHIPPED)
-                found[strategy][str(size)] += same_automaton(target, learner.fit(data).model_)
+            for name, settings in arms.items():
+                learner = StreamingPDFALearner(range(4), seed=seed, nodes=8192, **(SHIPPED | settings))
+                found[name][str(size)] += same_automaton(target, learner.fit(data).model_)
             if size <= 10_000:
                 peer = SpaceSavingPDFALearner(4, seed=seed).partial_fit(data).model_
                 found["space-saving"][str(size)] += same_automaton(target, peer)
@@ -102,12 +103,13 @@ def part_recovery() -> list[Row]:
         Row(
             "the structure is recovered from a stream of well-separated strings",
             "at least 8 of 10 seeds (specification)",
-            "old strategy; Balle et al. with Space-Saving (mu 0.4), seeds of 10 by strings",
-            {"old": found["old"], "space-saving": found["space-saving"]},
+            "old strategy; Balle et al. with Space-Saving (mu 0.4); ours with a smaller delta; seeds of 10 by strings",
+            {name: each for name, each in found.items() if name != "new"},
             found["new"],
             "seeds of 10",
             f"6 states, 4 symbols, next-step distance {APART} upwards, batches of 500, delta 0.01, sink 25, k 5,"
             " Count-Min 1 x 20, conditional codes",
+            note="delta 0.001 was added after the shipped 0.01 had lost seeds between 30,000 and 100,000 strings",
         )
     ]
 
@@ -472,37 +474,12 @@ def _unigram(operator: PDFAStreams, text: str) -> float:
 
 
 def _draw_automaton(model: PDFA, name: str) -> None:
-    import networkx
-    from matplotlib import pyplot
+    import graphviz
 
-    graph = model.to_networkx()
-    graph = graph.subgraph([node for node, red in graph.nodes(data="red") if red])
-    places = networkx.kamada_kawai_layout(networkx.DiGraph(graph))
-    figure, axis = pyplot.subplots(figsize=(9, 7), layout="constrained")
-    sizes = [250 + 250 * np.log10(1 + graph.nodes[node]["visits"]) for node in graph]
-    ends = [graph.nodes[node]["end"] for node in graph]
-    networkx.draw_networkx_nodes(
-        graph, places, node_size=sizes, node_color=ends, cmap="Blues", edgecolors="k", ax=axis
-    )
-    networkx.draw_networkx_labels(graph, places, {node: node for node in graph}, font_size=8, ax=axis)
-    drawn = networkx.DiGraph()
-    for source, target, edge in graph.edges(data=True):
-        if edge["probability"] >= 0.02:
-            label = f"{edge['symbol']} {100 * edge['probability']:.0f}%"
-            before = drawn.get_edge_data(source, target, {"label": ""})["label"]
-            drawn.add_edge(source, target, label=f"{before}\n{label}".strip())
-    curved = "arc3,rad=0.12"
-    networkx.draw_networkx_edges(
-        drawn, places, node_size=600, connectionstyle=curved, edge_color="gray", ax=axis
-    )
-    labels = networkx.get_edge_attributes(drawn, "label")
-    networkx.draw_networkx_edge_labels(
-        drawn, places, labels, font_size=6, connectionstyle=curved, rotate=False, ax=axis
-    )
-    axis.set_title("automaton of a package manager's log (darker: more likely to end)", fontsize=11)
-    axis.set_axis_off()
-    figure.savefig(IMAGES / name, dpi=90)
-    pyplot.close(figure)
+    # From top to bottom: a page is narrow.
+    text = model.to_dot(0.02).replace("rankdir=LR", "rankdir=TB; ranksep=0.35; dpi=84")
+    picture = graphviz.Source(text)
+    (IMAGES / name).write_bytes(picture.pipe(format="png"))
 
 
 def draw() -> None:

@@ -13,11 +13,9 @@ _SUBSTREAM = 0x6D6E68  # keeps these draws apart from others of the same seed
 
 
 def permutations(seed: int, count: int, size: int) -> np.ndarray:
-    """`count` random permutations of the ids 0 to `size - 1`, int32 `[count, size]`."""
-    return np.stack(
-        [philox(seed, each, _SUBSTREAM).permutation(size) for each in range(count)]
-        or [np.zeros(size, np.int64)]
-    )[:count].astype(np.int32)
+    """`count` (at least 1) random permutations of the ids 0 to `size - 1`, int32 `[count, size]`."""
+    rows = [philox(seed, each, _SUBSTREAM).permutation(size) for each in range(count)]
+    return np.stack(rows).astype(np.int32)
 
 
 class MinHash:

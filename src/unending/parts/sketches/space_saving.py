@@ -26,7 +26,7 @@ class SpaceSaving(Generic[T]):
     Raises
     ------
     InputError
-        if the capacity is below 1.
+        if the capacity is below 1, or an item is counted less than once.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -52,6 +52,8 @@ class SpaceSaving(Generic[T]):
 
     def add(self, item: T, count: int = 1) -> None:
         """Count an item `count` (at least 1) times."""
+        if count < 1:
+            raise InputError(f"an item is counted 1 upwards times, not {count}")
         self.total += count
         if item not in self._counts:
             floor = self._evict() if len(self._counts) == self.capacity else 0

@@ -72,11 +72,15 @@ def test_both_count_what_found_no_room():
     assert state.tree.meta[4] > 0, "nodes were given back"
 
 
-@pytest.mark.parametrize("pattern", [r"\w+", r"(?P<key>[abc]):(\w)", r"(?P<key>\w)(\w)?", r"(\w)=(\d)|(x)"])
+@pytest.mark.parametrize("pattern", [
+    r"\w+", r"(?P<key>[abc]):(\w)", r"(?P<key>\w)(\w)?", r"(\w)=(\d)|(x)", r"((\w):(\w))", r"(?P<key>(\w):)((\w))",
+])  # fmt: skip
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_operator_reads_as_the_plain_reader(pattern, seed):
+@pytest.mark.parametrize("rest", ["", "b"])
+def test_the_operator_reads_as_the_plain_reader(pattern, seed, rest):
     operator = PDFAStreams(
-        symbols=pattern, alphabet=300, nodes=100, batch_size=7, clients=2, gap=3, max_length=5, line_size=30,
+        symbols=pattern, alphabet=5 if rest else 300, rest=rest, nodes=100, batch_size=7,
+        clients=2, gap=3, max_length=5, line_size=30,
         name_size=16, min_state=1, sink=2, future_steps=2, sketch=(1, 5),
     )  # fmt: skip
     rng = philox(seed, 0)

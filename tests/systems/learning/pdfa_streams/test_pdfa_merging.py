@@ -222,6 +222,12 @@ def test_settings_outside_are_refused_in_one_line(bad):
     assert "\n" not in str(raised.value)
 
 
+def test_codes_are_bounded_only_where_there_are_codes():
+    assert Settings(alphabet=2000, futures="independent", minhash=9).alphabet == 2000
+    assert Settings(alphabet=2000, heuristic="alergia", future_steps=9).tables == 0
+    assert StreamingPDFALearner(np.int64(5)).settings.alphabet == 5
+
+
 def test_bad_strings_are_refused_and_nothing_is_learned():
     state, _ = learn(begin(SETTINGS), SETTINGS, data(0, 30))
     for bad, error in (([0, 4], InputError), ([-1], InputError), ([0] * 61, CapacityError)):

@@ -1,12 +1,13 @@
 """Automata: probabilities that add up, perplexity, exports, random targets, and the files of the competitions."""
 
 from itertools import product
+from xml.etree import ElementTree
 
 import networkx
 import numpy as np
 import pytest
 
-from unending.core.errors import InputError, MissingExtraError, StorageError
+from unending.core.errors import InputError, StorageError
 from unending.systems.learning.pdfa_streams import (
     PDFA,
     PFA,
@@ -24,7 +25,6 @@ from unending.systems.learning.pdfa_streams import (
     write_solution,
 )
 from unending.systems.learning.pdfa_streams.comparing import same_automaton
-from unending.systems.learning.pdfa_streams.drawing import render
 
 
 def learned(seed=0):
@@ -136,13 +136,34 @@ def test_names_are_escaped_and_what_is_rare_is_one_node():
 
 
 @pytest.mark.debian
-def test_graphviz_draws_it(needs):
+def test_graphviz_draws_names_as_they_are(needs):
+    """Whatever a log holds: quotes, backslashes, tags, entities, other scripts, emptiness."""
     needs("graphviz")
+    import graphviz
+
+    names = [
+        'say "hi"',
+        "back\\",
+        "\\N\\l",
+        "<b>&lt;</b>",
+        "/x?a=1&copy;=2",
+        "&",
+        "путь 河流",
+        "",
+        "tab\t",
+        "a]b;c{d}|e",
+    ]
+    strings = [[name] * 2 for name in names] * 40
+    text = StreamingPDFALearner(names, 0).fit(strings).model_.to_dot()
     try:
-        picture = render(learned().to_dot())
-    except MissingExtraError as error:
-        pytest.skip(str(error))
-    assert b"<svg" in picture
+        picture = graphviz.Source(text).pipe(format="svg").decode()
+    except graphviz.ExecutableNotFound:
+        pytest.skip("needs the program dot")
+    drawn = " ".join(
+        "".join(each.itertext()) for each in ElementTree.fromstring(picture).findall(".//{*}text")
+    )
+    for name in names:
+        assert " ".join(name.replace("\t", "\N{REPLACEMENT CHARACTER}").split()) in " ".join(drawn.split())
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -203,6 +224,20 @@ def test_a_pautomac_model_is_read_as_its_formula_says(tmp_path):
     again = read_pautomac_model(tmp_path / "again.txt")
     for name in ("initial", "final", "symbols", "transitions"):
         np.testing.assert_array_equal(getattr(again, name), getattr(model, name))
+
+
+def test_an_automaton_that_never_ends_gives_no_sample_and_no_endless_loop():
+    with pytest.raises(InputError, match="none of 100 strings ended within 5 symbols"):
+        PFA([1], [0], [[1]], [[[1]]]).sample(1, max_length=5)
+
+
+def test_a_model_too_large_for_memory_is_refused(tmp_path):
+    path = tmp_path / "model.txt"
+    path.write_text(
+        "I: (state)\n(0) 1\nS: (state,symbol)\n(0,0) 1\nT: (state,symbol,state)\n(0,999999,999999) 1\n"
+    )
+    with pytest.raises(InputError, match="1000000 states and 1000000 symbols"):
+        read_pautomac_model(path)
 
 
 def test_strings_and_solutions_come_back_as_they_were_written(tmp_path):

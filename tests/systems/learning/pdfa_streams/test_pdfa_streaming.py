@@ -58,15 +58,31 @@ def test_nodes_stay_flat_while_the_full_tree_grows():
 
 
 def test_nothing_grows_but_below_the_hypothesis():
-    target = separated(0)
-    learner = StreamingPDFALearner(range(3), batch_size=500, nodes=4096).partial_fit(target.sample(500, 0))
-    before = learner.state.tree.links.copy()
-    used = learner.nodes_
-    learner.partial_fit(target.sample(3000, 1)[:499])
-    learner.flush()
-    parents = learner.state.tree.links[used : learner.nodes_, 0]
-    old = parents[parents < used]
-    assert (before[old, 3] == 1).all()
+    data = random_pdfa(6, 4, 0.6, 8, seed=0).sample(400, 0)
+    learner = StreamingPDFALearner(range(4), batch_size=40, nodes=4096).partial_fit(data[:40])
+    grown = withheld = 0
+    for start in range(40, 400, 40):
+        links, used = learner.state.tree.links.copy(), learner.nodes_
+        learner.partial_fit(data[start : start + 40])
+        parents = learner.state.tree.links[used : learner.nodes_, 0]
+        assert (parents < used).all(), "by one layer"
+        assert (links[parents, 3] == 1).all()
+        grown += len(parents)
+        nodes = {tuple(path) for path in paths(links[:used])}
+        withheld += sum(
+            tuple(each[:n]) not in nodes for each in data[start : start + 40] for n in range(len(each))
+        )
+    assert grown > 0
+    assert withheld > grown, "the full tree would have got these too"
+
+
+def paths(links):
+    """The strings that lead to the nodes of a tree."""
+    found = [[]]
+    for node in range(1, len(links)):
+        parent = links[node, 0]
+        found.append([*found[parent], int(np.flatnonzero(links[parent, 4:] == node)[0])])
+    return found
 
 
 def test_a_skewed_first_batch_is_repaired_by_replaying_and_not_by_greed():
@@ -167,6 +183,15 @@ def test_new_symbols_are_taken_until_the_alphabet_is_full():
 def test_empty_strings_are_strings():
     model = StreamingPDFALearner("a").fit([[]] * 30 + ["a"] * 10).model_
     assert model.predict_proba_next()[-1] == pytest.approx(31 / 42)
+
+
+@pytest.mark.parametrize("bad", ["abc", b"abc", [1, 2], [[[]]], None])
+def test_what_is_no_list_of_strings_is_refused(bad):
+    learner = StreamingPDFALearner(batch_size=1)
+    with pytest.raises(InputError, match="sequence"):
+        learner.partial_fit(bad)
+    assert learner.symbols_ == []
+    assert learner.state.seen == 0
 
 
 def test_there_is_no_automaton_before_the_first_batch():

@@ -1,15 +1,13 @@
-"""Automata as Graphviz text, and the rendering of it."""
+"""Automata as Graphviz text."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unending.core.errors import MissingExtraError
-
 if TYPE_CHECKING:
     from unending.systems.learning.pdfa_streams.model import PDFA
 
-__all__ = ["dot", "render"]
+__all__ = ["dot"]
 
 _SHOWN = 48
 """Characters of a name that are drawn."""
@@ -19,7 +17,8 @@ def _quoted(text: object) -> str:
     shown = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in str(text))
     if len(shown) > _SHOWN:
         shown = shown[: _SHOWN - 1] + "…"
-    return shown.replace("\\", "\\\\").replace('"', '\\"')
+    # Graphviz reads entities of HTML in every string.
+    return shown.replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _percent(share: float) -> str:
@@ -45,7 +44,7 @@ def dot(pdfa: "PDFA", min_probability: float = 0.0, title: str = "pdfa") -> str:
     lines = [
         f'digraph "{_quoted(title)}" {{',
         "  rankdir=LR;",
-        '  node [shape=circle, fontname="sans-serif"];',
+        '  node [shape=ellipse, margin=0.03, fontname="sans-serif"];',
     ]
     lines += [
         '  edge [fontname="sans-serif", fontsize=11];',
@@ -59,9 +58,8 @@ def dot(pdfa: "PDFA", min_probability: float = 0.0, title: str = "pdfa") -> str:
     for state, name in names.items():
         end = float(pdfa.probabilities[state, -1])
         rings = 2 if end >= 0.01 else 1
-        lines.append(
-            f'  {name} [peripheries={rings}, label="{name[1:]}\\n{int(pdfa.visits[state])}\\nend {_percent(end)}"];'
-        )
+        label = f"{name[1:]}\\n{int(pdfa.visits[state])} visits\\nend {_percent(end)}"
+        lines.append(f'  {name} [peripheries={rings}, label="{label}"];')
         between: dict[str, list[tuple[float, str]]] = {}
         for at, target in enumerate(pdfa.following[state]):
             share = float(pdfa.probabilities[state, at])
@@ -78,21 +76,3 @@ def dot(pdfa: "PDFA", min_probability: float = 0.0, title: str = "pdfa") -> str:
     if rare:
         lines.append('  rare [label="rare", style=dashed];')
     return "\n".join([*lines, *edges, "}"]) + "\n"
-
-
-def render(text: str, form: str = "svg") -> bytes:
-    """A picture of DOT text in a form that Graphviz writes ("svg", "png", "pdf").
-
-    Raises
-    ------
-    MissingExtraError
-        if the Python package graphviz or Debian's package graphviz (the program `dot`) is absent.
-    """
-    try:
-        import graphviz
-    except ImportError as error:
-        raise MissingExtraError("drawings need graphviz: pip install 'unending[draw]'") from error
-    try:
-        return bytes(graphviz.Source(text).pipe(format=form))
-    except graphviz.ExecutableNotFound as error:
-        raise MissingExtraError("drawings need the program dot: apt-get install graphviz") from error

@@ -3,6 +3,8 @@
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, Self
 
+import numpy as np
+
 from unending.core.errors import CapacityError, InputError
 from unending.systems.learning.pdfa_streams.learning import Learned, Learning, begin, close_batch, learn
 from unending.systems.learning.pdfa_streams.model import PDFA
@@ -16,7 +18,8 @@ class StreamingPDFALearner:
     """State merging on an endless stream of strings (Baumgartner, Verwer, arXiv 2604.02244).
 
     Strings are sequences of hashable symbols; the empty one is a string too. Each is counted once and not kept.
-    However the strings are cut into calls, the outcome is the same.
+    However the strings are cut into calls, the outcome is the same. A call works in place: after one that Ctrl-C cut
+    short, go on from a copy made before. (`PDFAStreams` in a session takes a whole push or nothing of it.)
 
     Parameters
     ----------
@@ -67,11 +70,12 @@ class StreamingPDFALearner:
         correction: float = 1.0,
         seed: int = 0,
     ) -> None:
-        fixed = () if isinstance(alphabet, int) else tuple(alphabet)
+        size = int(alphabet) if isinstance(alphabet, int | np.integer) else None
+        fixed = () if isinstance(alphabet, int | np.integer) else tuple(alphabet)
         if len(set(fixed)) != len(fixed):
             raise InputError("a symbol stands twice in the alphabet")
         self.settings = Settings(
-            alphabet=alphabet if isinstance(alphabet, int) else len(fixed),
+            alphabet=len(fixed) if size is None else size,
             nodes=nodes,
             batch_size=batch_size,
             strategy=strategy,
@@ -99,6 +103,14 @@ class StreamingPDFALearner:
 
     def _numbers(self, strings: Iterable[Sequence[Hashable]]) -> tuple[list[list[int]], list[Hashable]]:
         """Ids of the symbols, and the symbols that are new; nothing is changed."""
+        if isinstance(strings, str | bytes):
+            raise InputError("strings is one string, accepted is a list of sequences of hashable symbols")
+        try:
+            return self._numbered(strings)
+        except TypeError as error:
+            raise InputError(f"strings is no list of sequences of hashable symbols: {error}") from error
+
+    def _numbered(self, strings: Iterable[Sequence[Hashable]]) -> tuple[list[list[int]], list[Hashable]]:
         new: dict[Hashable, int] = {}
         numbered = []
         for string in strings:
@@ -124,6 +136,8 @@ class StreamingPDFALearner:
         CapacityError
             at a new symbol when the alphabet is full, or at a string longer than `max_length`. What was learned is
             kept, and nothing of this call is learned.
+        InputError
+            at one string where a list of them is expected, and at symbols that are not hashable; likewise.
         """
         numbered, new = self._numbers(strings)
         for row in numbered:

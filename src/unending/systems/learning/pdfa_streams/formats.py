@@ -20,6 +20,8 @@ __all__ = [
     "write_solution",
 ]
 
+_ENTRIES = 2**28
+"""Entries of T that are held at most, 2 GiB."""
 _ENTRY = re.compile(r"^\(\s*(\d+(?:\s*,\s*\d+)*)\s*\)\s+(\S+)$")
 
 
@@ -151,6 +153,8 @@ def read_pautomac_model(path: str | Path) -> PFA:
         max(key[0], key[-1] if block != "S" else 0) for block in "IFST" for key in entries[block]
     )
     alphabet = 1 + max(key[1] for block in "ST" for key in entries[block])
+    if states * alphabet * states > _ENTRIES:
+        raise InputError(f"{path}: {states} states and {alphabet} symbols are more than fit in a dense table")
     arrays = {
         "I": np.zeros(states),
         "F": np.zeros(states),

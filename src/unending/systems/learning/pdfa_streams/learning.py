@@ -1,6 +1,7 @@
 """The learner's explicit state, and the functions on it that both faces (estimator, operator) stand on."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from unending.systems.learning.pdfa_streams.strategies import (
 )
 from unending.systems.learning.pdfa_streams.tree import BATCHES, NODES, Tree, add_strings, empty_tree
 
-__all__ = ["Learned", "Learning", "begin", "close_batch", "learn", "state_bytes"]
+__all__ = ["Learned", "Learning", "begin", "close_batch", "learn", "refused_without_room", "state_bytes"]
 
 HELD = 4096
 """Symbols that wait until they are counted into the tree together (at least `max_length`): it saves copies."""
@@ -72,20 +73,32 @@ class Learned:
     hypothesis: Hypothesis
 
 
+@contextmanager
+def refused_without_room(size: int) -> Iterator[None]:
+    """Turn a `MemoryError` at the making of a state of `size` bytes into an `InputError`."""
+    try:
+        yield
+    except MemoryError as error:
+        raise InputError(
+            f"there is no memory for a state of {size:,} bytes: take fewer nodes, or a smaller alphabet or sketch"
+        ) from error
+
+
 def begin(settings: Settings, seed: int = 0) -> Learning:
-    """Nothing seen yet."""
-    return Learning(
-        empty_tree(settings, seed),
-        empty_hypothesis(settings),
-        np.zeros(max(HELD, settings.max_length), np.int32),
-        np.zeros(512, np.int64),
-        0,
-        0,
-        0,
-        0,
-        np.zeros(2),
-        0,
-    )
+    """Nothing seen yet; an `InputError` if the state does not fit in memory."""
+    with refused_without_room(state_bytes(settings)):
+        return Learning(
+            empty_tree(settings, seed),
+            empty_hypothesis(settings),
+            np.zeros(max(HELD, settings.max_length), np.int32),
+            np.zeros(512, np.int64),
+            0,
+            0,
+            0,
+            0,
+            np.zeros(2),
+            0,
+        )
 
 
 def state_bytes(settings: Settings) -> int:

@@ -1,6 +1,7 @@
 """Text to strings of symbols: lines, a regular expression, and strings of several clients that are woven together."""
 
 import re
+import warnings
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -52,14 +53,34 @@ class Reading:
     name_size: int
     clients: int
     gap: int
+    rest: str
 
 
 def expression(pattern: str) -> re.Pattern[str]:
-    """The compiled expression; an `InputError` in one line if it is none, or can match nothing but emptiness."""
+    """The compiled expression.
+
+    Raises
+    ------
+    InputError
+        in one line, if it is none, if it looks like one of another dialect (`[[:alpha:]]`), or if it has a group `key`
+        and no other: the symbols would be the keys.
+    """
     try:
-        return re.compile(pattern)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", FutureWarning)
+            found = re.compile(pattern)
+    except FutureWarning as warning:
+        raise InputError(
+            f"symbols may mean two things: {warning} in {pattern[:80]!r}; write \\[ (or \\-, \\&, \\~, \\|) for the"
+            " character itself, and a-z and the like for classes such as [:alpha:]"
+        ) from warning
     except (re.error, RecursionError, OverflowError) as error:
         raise InputError(f"symbols is no regular expression: {error} in {pattern[:80]!r}") from error
+    if "key" in found.groupindex and found.groups == 1:
+        raise InputError(
+            f"symbols has a group for the key and none for the symbol, {pattern[:80]!r}: add (...)"
+        )
+    return found
 
 
 def empty_lines(reading: Reading) -> Lines:
@@ -86,7 +107,7 @@ def line_bytes(reading: Reading) -> int:
 
 
 def _places(reading: Reading) -> int:
-    return reading.clients if "key" in expression(reading.symbols).groupindex else 0
+    return reading.clients if "key" in re.compile(reading.symbols).groupindex else 0
 
 
 def names_of(lines: Lines, named: int = -1) -> list[str]:
@@ -111,7 +132,7 @@ class Weaver:
 
     def __init__(self, lines: Lines, reading: Reading) -> None:
         self.reading = reading
-        self.expression = expression(reading.symbols)
+        self.expression = re.compile(reading.symbols)
         self.keyed = "key" in self.expression.groupindex
         self.partial, self.characters = lines.partial, lines.characters
         self.names, self.named = lines.names, lines.named
@@ -196,10 +217,15 @@ class Weaver:
             self.counts[SKIPPED] += 1
 
     def _symbol(self, match: re.Match[str]) -> bytes:
-        groups = self.expression.groupindex.get("key", 0)
-        parts = [match[at] for at in range(1, self.expression.groups + 1) if at != groups and match[at]]
-        others = self.expression.groups - (1 if groups else 0)
-        name = " ".join(parts) if others else match[0]
+        key = self.expression.groupindex.get("key", 0)
+        parts: list[str] = []
+        outer: list[tuple[int, int]] = []
+        for at in range(1, self.expression.groups + 1):
+            start, end = match.span(at)
+            if start < end and not any(low <= start and end <= high for low, high in outer):
+                outer.append((start, end))
+                parts += [match[at]] if at != key else []
+        name = " ".join(parts) if self.expression.groups else match[0]
         encoded = name.replace("\0", "\N{REPLACEMENT CHARACTER}").encode()
         if len(encoded) <= self.reading.name_size:
             return encoded
@@ -208,12 +234,14 @@ class Weaver:
         return encoded[: self.reading.name_size - len(mark)].decode(errors="ignore").encode() + mark
 
     def _id(self, name: bytes) -> int:
+        if name not in self.ids and self.reading.rest and self.named >= self.reading.alphabet - 1:
+            name = self.reading.rest.encode()
         if name in self.ids:
             return self.ids[name]
         if self.named == self.reading.alphabet:
             raise CapacityError(
-                f"symbol {name.decode()!r} is new, and the alphabet is full ({self.named} symbols): give a larger"
-                " alphabet, or an expression that makes fewer symbols"
+                f"symbol {name.decode()!r} is new, and the alphabet is full ({self.named} symbols): set a larger"
+                " `alphabet`, an expression that makes fewer symbols, or `rest`, a name for all further ones"
             )
         row = np.zeros(self.reading.name_size, np.uint8)
         row[: len(name)] = np.frombuffer(name, np.uint8)

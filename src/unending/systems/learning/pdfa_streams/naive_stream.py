@@ -20,9 +20,10 @@ _ITEMS = "the string of symbol chunks"
 
 
 def _named(match: re.Match[str], size: int) -> str:
-    groups = match.re.groupindex
-    others = [at for at in range(1, match.re.groups + 1) if at != groups.get("key")]
-    name = " ".join(match[at] for at in others if match[at]) if others else match[0]
+    groups, key = range(1, match.re.groups + 1), match.re.groupindex.get("key")
+    places = {at: set(range(*match.span(at))) for at in groups}
+    outer = [at for at in groups if not any(places[at] <= places[each] for each in range(1, at))]
+    name = " ".join(match[at] for at in outer if at != key and match[at]) if groups else match[0]
     name = name.replace("\0", "\N{REPLACEMENT CHARACTER}")
     if len(name.encode()) <= size:
         return name
@@ -59,6 +60,8 @@ def strings_of(operator: "PDFAStreams", stream: Sequence[Chunk]) -> tuple[list[E
         for match in re.finditer(operator.symbols, text):
             if match[0]:
                 name = _named(match, operator.name_size)
+                if name not in names and operator.rest and len(names) >= operator.alphabet - 1:
+                    name = operator.rest
                 if name not in names:
                     names.append(name)
                 found.append((match["key"] or "" if keyed else "", names.index(name)))

@@ -27,10 +27,12 @@ from unending.systems.learning.pdfa_streams.learning import (
     begin,
     close_batch,
     learn,
+    refused_without_room,
     state_bytes,
 )
 from unending.systems.learning.pdfa_streams.lines import (
     MATCHES,
+    SKIPPED,
     Ended,
     Lines,
     Reading,
@@ -46,6 +48,8 @@ from unending.systems.learning.pdfa_streams.settings import Settings
 __all__ = ["PDFAStreams", "PDFAStreamsState"]
 
 NAMES = ("perplexity", "states", "nodes")
+_TOLD = 10
+"""Lines, all without a match, from which a stream that ends is an error and not just an empty one."""
 
 
 @state
@@ -75,9 +79,12 @@ class PDFAStreams(Operator[PDFAStreamsState]):
     Parameters
     ----------
     symbols
-        regular expression. A match gives a symbol: its groups other than `key`, joined by a space, or all of it.
+        regular expression. A match gives a symbol: its groups other than `key`, joined by a space, or all of it; a
+        group within another adds nothing.
     alphabet
         most symbols; a further one is a `CapacityError`.
+    rest
+        name of one symbol, the last of the alphabet, that stands for all further ones instead; "" is none.
     batch_size
         strings between two hypotheses.
     nodes, strategy, heuristic, delta, min_state, sink, future_steps, sketch, futures, minhash, correction
@@ -95,6 +102,7 @@ class PDFAStreams(Operator[PDFAStreamsState]):
 
     symbols: str = r"\S+"
     alphabet: int = 64
+    rest: str = ""
     batch_size: int = 500
     nodes: int = 4096
     strategy: str = "new"
@@ -136,8 +144,12 @@ class PDFAStreams(Operator[PDFAStreamsState]):
             ("clients", 1),
             ("gap", 0),
         ):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} is {getattr(self, name)}, accepted is {least} upwards")
+            if not least <= getattr(self, name) < 2**31:
+                raise InputError(f"{name} is {getattr(self, name)}, accepted is {least} upwards, below 2^31")
+        if "\0" in self.rest or len(self.rest.encode(errors="replace")) > self.name_size:
+            raise InputError(
+                f"rest is {self.rest[:80]!r}, accepted is a name of at most {self.name_size} bytes"
+            )
         if self.line_size >= MATCHES:
             raise InputError(f"line_size is {self.line_size}, accepted is up to {MATCHES - 1}")
         if not 0 <= self.draw_from <= 1:
@@ -180,13 +192,15 @@ class PDFAStreams(Operator[PDFAStreamsState]):
             self.name_size,
             self.clients,
             self.gap,
+            self.rest,
         )
 
     def domain(self) -> dict[type[Chunk], Domain]:
         return {Symbols: {"alphabet": self.alphabet + 1}}
 
     def init(self, seed: int = 0) -> PDFAStreamsState:
-        return PDFAStreamsState(begin(self.settings_of(), seed), empty_lines(self.reading()), 0, 0, 0)
+        with refused_without_room(self.bound().resident):
+            return PDFAStreamsState(begin(self.settings_of(), seed), empty_lines(self.reading()), 0, 0, 0)
 
     def bound(self) -> Bound:
         return Bound(state_bytes(self.settings_of()) + line_bytes(self.reading()) + 3 * 8)
@@ -206,6 +220,11 @@ class PDFAStreams(Operator[PDFAStreamsState]):
     def _finish(self, state: PDFAStreamsState) -> tuple[PDFAStreamsState, list[Event]]:
         weaver = Weaver(state.lines, self.reading())
         weaver.finish(state.position)
+        learning, unmatched = state.learning, int(weaver.counts[SKIPPED])
+        if unmatched >= _TOLD and not learning.seen and not weaver.ended:
+            raise InputError(
+                f"none of the {unmatched} lines read has a match of symbols, {self.symbols[:80]!r}"
+            )
         return self._learned(state, weaver, state.position, last=True)
 
     def _learned(

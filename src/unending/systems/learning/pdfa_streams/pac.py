@@ -33,10 +33,10 @@ def hoeffding_radius(visits: int, delta: float) -> float:
 
 
 def comparison_delta(delta: float, states: int, symbols: int, events: int, batches: int = 1) -> float:
-    """The `delta` of one comparison so that all comparisons together hold with probability 1 - delta (union bound).
+    """The `delta` of one comparison so that the pairs of red and blue states are all told right with 1 - `delta`.
 
-    At most `states * symbols` blue states meet at most `states` red ones, in `events` codes (and ends) each, in every
-    batch.
+    Union bound: at most `states * symbols` blue states meet at most `states` red ones, in `events` codes (and ends)
+    each, in every batch. Pairs that folding identifies below them are not counted.
     """
     _require(delta=delta)
     if min(states, symbols, events, batches) < 1:
@@ -82,17 +82,18 @@ def sample_sizes(
     delta: float,
     *,
     length: float,
-    events: int = 100,
+    events: int = 105,
     batches: int = 1,
 ) -> SampleSizes:
     """Sizes with which all merges are right and |P - P_C|_1 <= epsilon, with probability 1 - delta.
 
-    Delta is halved between tests and estimates. Tests: `visits_for_distance` at the delta of `comparison_delta`.
-    Estimates: over strings of expected length `length` the errors of the `symbols + 1` next-step probabilities of the
-    states on the way add up, so that each may be off by epsilon / (4 (length + 1) (symbols + 1)); and the at most
-    `states * symbols` transitions that are too rare to be learned may carry epsilon / 4 together. A state at that
-    limit, of probability epsilon / (4 states symbols), gets its visits out of N strings (Chernoff, half the expected
-    number, with probability 1 - delta / 4) for N >= max(2 visits, 8 ln(4 states symbols / delta)) / that.
+    `events` are those of one pair: `future_steps * (cells + 1)` with a table of one row, 105 as shipped. Delta is
+    halved between tests and estimates. Tests: `visits_for_distance` at the delta of `comparison_delta`. Estimates:
+    over strings of expected length `length` the errors of the `symbols + 1` next-step probabilities of the states on
+    the way add up, so that each may be off by epsilon / (4 (length + 1) (symbols + 1)); and the at most `states *
+    symbols` transitions that are too rare to be learned may carry epsilon / 4 together. A state at that limit, of
+    probability epsilon / (4 states symbols), gets its visits out of N strings (Chernoff, half the expected number,
+    with probability 1 - delta / 4) for N >= max(2 visits, 8 ln(4 states symbols / delta)) / that.
 
     Raises
     ------

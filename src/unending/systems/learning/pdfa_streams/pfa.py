@@ -10,6 +10,8 @@ from unending.systems.learning.pdfa_streams.model import PDFA
 
 __all__ = ["PFA", "random_pdfa", "random_pfa"]
 
+_TRIES = 100
+
 
 class PFA:
     """Probabilistic finite automaton: P(s1..sn) = sum over paths of I(q0) prod (1 - F(q)) S(q,s) T(q,s,q') F(qn).
@@ -63,10 +65,16 @@ class PFA:
         return np.array(found)
 
     def sample(self, n: int, seed: int = 0, max_length: int = 10_000) -> list[list[int]]:
-        """`n` strings of symbol ids; one that does not end within `max_length` symbols is drawn anew."""
+        """`n` strings of symbol ids; one that does not end within `max_length` symbols is drawn anew.
+
+        Raises
+        ------
+        InputError
+            if a hundred in a row do not end.
+        """
         first, symbols, after = self.initial.cumsum(), self.symbols.cumsum(1), self.transitions.cumsum(2)
         drawn: list[list[int]] = []
-        position = 0
+        position = lost = 0
 
         def pick(cumulated: np.ndarray, u: float) -> int:
             # The scale keeps a row that sums to 1 - 1e-17 from running over its end.
@@ -81,8 +89,12 @@ class PFA:
                 symbol = pick(symbols[state], rng.random())
                 string.append(symbol)
                 state = pick(after[state, symbol], rng.random())
+            lost += 1
             if len(string) < max_length:
                 drawn.append(string)
+                lost = 0
+            elif lost == _TRIES:
+                raise InputError(f"none of {_TRIES} strings ended within {max_length} symbols")
         return drawn
 
     def to_pdfa(self) -> PDFA:

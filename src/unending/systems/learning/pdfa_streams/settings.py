@@ -1,7 +1,7 @@
 """What a learner is told beforehand; checked here, in one place, for the estimator and for the operator."""
 
 from dataclasses import dataclass
-from math import log, sqrt
+from math import inf, log, sqrt
 
 from unending.core.errors import InputError
 
@@ -32,7 +32,7 @@ class Settings:
     heuristic
         "css": sketches of the next `future_steps` symbols; "alergia": exact counts of the next symbol.
     delta
-        confidence of one comparison, 0 to 1 (both exclusive).
+        significance of one comparison, 0 to 1 (both exclusive): the smaller it is, the more is merged.
     min_state
         states of at most so many visits are consistent with all.
     symbol_count
@@ -98,18 +98,20 @@ class Settings:
             ("batch_size", "min_state", "symbol_count", "sink", "trusted", "parent_size"), 0
         )
         for name, low in least.items():
-            if getattr(self, name) < low:
-                raise InputError(f"{name} is {getattr(self, name)}, accepted is {low} upwards")
+            if not low <= getattr(self, name) < 2**31:
+                raise InputError(f"{name} is {getattr(self, name)}, accepted is {low} upwards, below 2^31")
         if len(self.sketch) != 2 or min(self.sketch) < 1:
             raise InputError(f"sketch is {self.sketch}, accepted are (rows, cells), each 1 upwards")
         if not 0 < self.delta < 1:
             raise InputError(f"delta is {self.delta}, accepted is a number between 0 and 1")
-        if not self.correction > 0:
+        if not 0 < self.correction < inf:
             raise InputError(f"correction is {self.correction}, accepted is a positive number")
-        digits = self.future_steps if self.futures == "conditional" else self.minhash
-        if self.alphabet > 2000 or (self.alphabet + 1) ** digits >= 2**62:
+        if self.alphabet > 2000:
+            raise InputError(f"alphabet is {self.alphabet}, accepted is up to 2000")
+        digits = {"independent": 1, "conditional": self.future_steps, "minhash": self.minhash}[self.futures]
+        if self.tables and digits * log(self.alphabet + 1, 2) >= 62:
             raise InputError(
-                f"codes of {digits} symbols out of {self.alphabet} do not fit in 62 bits: take fewer (2000 at most)"
+                f"codes of {digits} symbols out of {self.alphabet} do not fit in 62 bits: take fewer of either"
             )
 
     @property
