@@ -156,7 +156,7 @@ def test_an_optimizer_resumes_bit_for_bit():
 
 
 def test_senseless_settings_are_refused():
-    for settings in ({"gamma": 1.1}, {"lamda": -0.1}, {"lr": -1.0}, {"kappa": 0.0}):
+    for settings in ({"gamma": 1.1}, {"lamda": -0.1}, {"lr": -1.0}, {"lr": np.inf}, {"kappa": 0.0}):
         with pytest.raises(InputError):
             ObGD(params([1.0]), **settings)
     with pytest.raises(InputError, match="shrink"):

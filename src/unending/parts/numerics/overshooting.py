@@ -1,6 +1,7 @@
 """Optimisers along eligibility traces whose step cannot overshoot the error of the sample at hand."""
 
 from collections.abc import Callable, Iterable
+from math import isfinite
 from typing import Any
 
 import torch
@@ -17,8 +18,10 @@ class _Traces(Optimizer):
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, float]) -> None:
         for name, low, high in (("lr", 0.0, float("inf")), ("gamma", 0.0, 1.0), ("lamda", 0.0, 1.0)):
-            if not low <= defaults[name] <= high:
-                raise InputError(f"{name} is {defaults[name]}, accepted is {low:g} to {high:g}")
+            if not (low <= defaults[name] <= high and isfinite(defaults[name])):
+                raise InputError(
+                    f"{name} is {defaults[name]}, accepted are finite numbers, {low:g} to {high:g}"
+                )
         if not defaults["kappa"] > 0:
             raise InputError(f"kappa is {defaults['kappa']}, accepted is more than 0")
         super().__init__(params, defaults)

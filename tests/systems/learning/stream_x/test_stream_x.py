@@ -150,11 +150,16 @@ def test_the_laws_hold_for_the_other_agents(name):
 def test_a_transition_from_elsewhere_begins_an_episode():
     op = StreamX.example()
     state, _ = op.step(op.init(), one(np.ones(3), 0, 1.0, np.zeros(3)))
-    assert state.value.z.any() or state.counts[5] == 1
+    assert state.counts[5] == 1
     state, _ = op.step(state, one(np.zeros(3), 1, 1.0, np.ones(3)))
     assert state.counts[5] == 2  # it went on
     state, events = op.step(state, one(np.full(3, 9.0), 1, 2.0, np.ones(3), True))
     assert events[-1].data.values.tolist() == [[2.0, 1.0]]
+    op = StreamX(agent="td", observation=3, **SMALL)
+    state, _ = op.step(op.init(), one(np.ones(3), 0, 1.0, np.zeros(3)))
+    assert state.value.z.any()
+    state, _ = op.step(state, Control("reset", np.full(3, 9.0)))
+    assert not state.value.z.any()
 
 
 def test_statistics_are_those_of_all_raw_observations():
@@ -226,12 +231,18 @@ def test_sizes_and_settings_are_checked():
         StreamX(observation=3, actions=2, action_width=1).init()
     with pytest.raises(InputError, match="continuous ones are for 'ac'"):
         StreamX(agent="q", observation=3, action_width=1).init()
+    with pytest.raises(InputError, match="observations of 100800 numbers are pictures"):
+        StreamX(agent="q", observation=210 * 160 * 3, actions=6).init()
     for settings in (
         {"agent": "x"},
         {"gamma": 2.0},
         {"kappa": 0.0},
         {"hidden": (-1,)},
         {"optimizer": "sgdm"},
+        {"hidden": (8, 0)},
+        {"lr": np.inf},
+        {"entropy": np.nan},
+        {"entropy": -1.0},
     ):
         with pytest.raises(InputError):
             StreamX(**settings)
@@ -268,3 +279,23 @@ for ask in (lambda: stream_x.StreamQ, lambda: op.offline([])):
         raise AssertionError
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_all_that_is_compiled_is_compiled_at_the_first_step_and_only_once():
+    """In a process of its own: the wait is one, and an empty chunk does not bring another one."""
+    program = """
+import numpy as np
+from unending.core import Control, Transitions
+from unending.systems.learning.stream_x import StreamX
+from unending.systems.learning.stream_x.stream import begin, draw, run
+op = StreamX.example()
+state, _ = op.step(op.init(), Control("reset", [1.0, 2.0, 3.0]))
+kernels = begin, draw, run
+assert [len(each.overloads) for each in kernels] == [1, 1, 1]
+seen = np.zeros((4, 3))
+made = Transitions(seen, [0, 1, 0, 1], np.ones(4), seen, np.zeros(4, bool), np.zeros(4, bool))
+for chunk in (made[1:1], made[:1], made, made[1:3]):
+    state, _ = op.step(state, chunk)
+assert [len(each.overloads) for each in kernels] == [1, 1, 1]
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 
-from unending.core.errors import InputError
+from unending.core.errors import InputError, NumericalError
 from unending.systems.learning.stream_x import StreamTD
 
 
@@ -105,3 +105,23 @@ def test_river_accepts_the_estimator(needs):
     from unending.systems.learning.stream_x.river_td import RiverTD
 
     checks.check_estimator(RiverTD(hidden=(4,)))
+
+
+def test_a_cumulant_that_explodes_changes_nothing_and_the_series_goes_on():
+    """The discounted sum once stayed infinite, and each sample after it was refused."""
+    model = learned(StreamTD(2, hidden=(4,)))
+    before = copy.deepcopy(model.state_dict())
+    for bad in (([0.0, 0.0], 1e300), ([1e300, 0.0], 0.0)):
+        with pytest.raises(NumericalError):
+            model.learn_one(*bad)
+        np.testing.assert_equal(model.state_dict(), before)
+    model.learn_one([0.0, 0.0], 1.0)
+    assert np.isfinite(model.predict_one([0.0, 0.0]))
+
+
+@pytest.mark.parametrize("width", [0, -1])
+def test_a_width_is_one_or_more(width):
+    with pytest.raises(InputError, match=f"number of features is {width}"):
+        StreamTD(width)
+    with pytest.raises(InputError, match="of 'b' is 'much'"):
+        StreamTD(2).learn_one({"a": 1.0, "b": "much"}, 0.0)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from unending.core.errors import InputError, NumericalError
-from unending.systems.learning.stream_x.agents import Backend, Controller, Rule, choices, flat_width
+from unending.systems.learning.stream_x.agents import Backend, Controller, Rule, choices, flat_width, whole
 from unending.systems.learning.stream_x.learners import choose_backend, make_learner
 from unending.systems.learning.stream_x.networks import POLICY, VALUE
 
@@ -60,8 +60,7 @@ class StreamAC(Controller):
             raise InputError(f"actions are Discrete or a flat Box, got {action_space}")
         outputs = choices(action_space) if self.discrete else 2 * int(action_space.shape[0])  # type: ignore[index]
         self.entropy = entropy
-        if networks is not None and optimizer == "backtracking":
-            raise InputError("backtracking is for value networks: take obgd or adaptive for an actor-critic")
+        self.outputs = outputs
         self.backend = choose_backend(backend, optimizer, networks[0] if networks else None)
         if optimizer == "backtracking":
             raise InputError("backtracking is for value networks: take obgd or adaptive for an actor-critic")
@@ -78,7 +77,10 @@ class StreamAC(Controller):
 
     def act(self, observation: Any) -> Any:
         """Draw from the policy: an int, or float64 `[k]`."""
-        outputs, rng = self.actor.outputs(observation), self._noise()
+        outputs = self.actor.outputs(observation)
+        if not np.isfinite(outputs).all():
+            raise NumericalError("the policy has left finite numbers")
+        rng = self._noise()
         if self.backend == "fused":
             from unending.systems.learning.stream_x.updates import choose, gaussian, softmax
 
@@ -91,40 +93,48 @@ class StreamAC(Controller):
         else:
             mean, spread = np.split(outputs.astype(np.float64), 2)
             deviation = np.logaddexp(spread, 0.0)
-        action = mean + deviation * rng.standard_normal(len(mean))
-        if not np.isfinite(action).all():
-            raise NumericalError("an action is not finite: the policy has left finite numbers")
-        return action
+        return mean + deviation * rng.standard_normal(len(mean))
 
     def update(
         self, s: Any, a: Any, reward: float, s2: Any, terminated: bool, truncated: bool = False
     ) -> float:
         """Learn from one transition; returns its error before the update."""
-        goes_on, done = self._goes_on(terminated, truncated), terminated or truncated
+        goes_on, done = self._goes_on(terminated, truncated), bool(terminated or truncated)
+        action, x, x2 = self._taken(a), self.critic.taken(s), self.critic.taken(s2)
         self.updates += 1
         if self.backend == "fused":
             from unending.systems.learning.stream_x.updates import ac_update
 
-            action = np.atleast_1d(np.asarray(a, dtype=np.float64))
             delta, _, _ = ac_update(
-                self.critic.net, self.actor.net, self.critic.layer_norm, s, action, self.discrete, s2, float(reward),
+                self.critic.net, self.actor.net, self.critic.layer_norm, x, action, self.discrete, x2, float(reward),
                 goes_on, self.gamma, self.entropy, done, self.updates, self.critic.rates, self.actor.rates,
             )  # fmt: skip
             return self._checked(delta)
-        critic, x = self.critic.network, self.critic.tensor(s)
+        critic = self.critic.network
         with torch.no_grad():
-            after = float(critic(self.critic.tensor(s2)))
+            after = float(critic(x2))
         value = critic(x).squeeze()
         delta = self._checked(float(reward) + self.gamma * goes_on * after - float(value.detach()))
-        policy = self._policy(self.actor.network(self.actor.tensor(s)))
-        chosen = policy.log_prob(torch.as_tensor(a, dtype=None if self.discrete else self.actor.dtype))
+        policy = self._policy(self.actor.network(self.actor.taken(s)))
+        chosen = policy.log_prob(torch.as_tensor(action, dtype=None if self.discrete else self.actor.dtype))
         quantity = chosen.sum() + self.entropy * float(np.sign(delta)) * policy.entropy().sum()
         self.critic.learn(value, delta, done)
         self.actor.learn(quantity, delta, done)
         return delta
 
-    def _policy(self, outputs: torch.Tensor) -> torch.distributions.Distribution:
+    def _taken(self, action: Any) -> np.ndarray:
         if self.discrete:
-            return torch.distributions.Categorical(logits=outputs)
-        mean, spread = outputs.chunk(2)
-        return torch.distributions.Normal(mean, functional.softplus(spread))
+            return np.array([float(whole(action, self.outputs))])
+        given = np.asarray(action, dtype=np.float64)
+        if given.shape != (self.outputs // 2,) or not np.isfinite(given).all():
+            raise InputError(f"an action is {action}, accepted are {self.outputs // 2} finite numbers")
+        return given
+
+    def _policy(self, outputs: torch.Tensor) -> torch.distributions.Distribution:
+        try:
+            if self.discrete:
+                return torch.distributions.Categorical(logits=outputs)
+            mean, spread = outputs.chunk(2)
+            return torch.distributions.Normal(mean, functional.softplus(spread))
+        except ValueError as error:  # torch's distributions refuse NaN and deviations of 0
+            raise NumericalError("the policy has left finite numbers") from error

@@ -33,6 +33,10 @@ def choices(space: gym.Space) -> int:
     """Number of discrete actions; `InputError` for other spaces."""
     if not isinstance(space, gym.spaces.Discrete):
         raise InputError(f"this agent takes discrete actions, got {space}")
+    if space.start:
+        raise InputError(
+            f"actions are counted from 0, got {space}: shift them with gymnasium's TransformAction"
+        )
     return int(space.n)
 
 
@@ -50,7 +54,8 @@ class Agent:
     def _checked(self, delta: float) -> float:
         if not np.isfinite(delta):
             raise NumericalError(
-                f"update {self.updates} has an error of {delta}: the network has left finite numbers"
+                f"update {self.updates} has an error of {delta}: its input is not finite, or the network has left"
+                " finite numbers"
             )
         return float(delta)
 
@@ -81,8 +86,20 @@ class Agent:
         return total
 
 
+def whole(action: Any, actions: int) -> int:
+    """A discrete action, checked: the kernels write where it points."""
+    if not isinstance(action, int | np.integer) or not 0 <= action < actions:
+        raise InputError(f"an action is {action}, accepted is a whole number from 0 to {actions - 1}")
+    return int(action)
+
+
 class Controller(Agent):
     """An agent that acts."""
+
+    def abandon(self) -> None:
+        """The episode is left in the middle: its traces end, all else stays."""
+        for each in self.learners.values():
+            each.end_traces()
 
     def act(self, observation: Any) -> Any:
         raise NotImplementedError
@@ -95,7 +112,7 @@ class Controller(Agent):
     def learn(
         self, env: gym.Env, steps: int, callback: Callback | None = None, seed: int | None = None
     ) -> list[tuple[int, float, int]]:
-        """Act in an environment and learn from each step of it.
+        """Act in an environment and learn from each step of it, from a reset on.
 
         Parameters
         ----------
@@ -115,6 +132,7 @@ class Controller(Agent):
         """
         if not isinstance(env, gym.Env):
             raise InputError(f"a stream is one environment, got {type(env).__name__}: learn in one at a time")
+        self.abandon()
         observation, _ = env.reset(seed=seed)
         told_raw = env.has_wrapper_attr("return_queue")  # gymnasium's RecordEpisodeStatistics is there
         episodes, total, length = [], 0.0, 0
@@ -220,18 +238,19 @@ class StreamQ(Controller):
     def _update(
         self, s: Any, a: Any, reward: float, s2: Any, terminated: bool, truncated: bool, a2: int
     ) -> float:
-        goes_on, done = self._goes_on(terminated, truncated), terminated or truncated
+        goes_on, done = self._goes_on(terminated, truncated), bool(terminated or truncated)
+        a, x, x2 = whole(a, self.actions), self.value.taken(s), self.value.taken(s2)
         self.updates += 1
         if self.backend == "fused":
             from unending.systems.learning.stream_x.updates import q_update
 
             each = self.value
             delta, _, _ = q_update(
-                each.net, each.layer_norm, s, a, s2, a2, float(reward), goes_on, self.gamma, done, self._cut,
+                each.net, each.layer_norm, x, a, x2, a2, float(reward), goes_on, self.gamma, done, self._cut,
                 self.updates, each.rates,
             )  # fmt: skip
             return self._checked(delta)
-        network, x, x2 = self.value.network, self.value.tensor(s), self.value.tensor(s2)
+        network = self.value.network
 
         def target() -> float:
             with torch.no_grad():
@@ -264,12 +283,17 @@ class StreamSARSA(StreamQ):
         self, s: Any, a: Any, reward: float, s2: Any, terminated: bool, truncated: bool = False
     ) -> float:
         goes_on, done = self._goes_on(terminated, truncated), terminated or truncated
+        whole(a, self.actions), self.value.taken(s)  # refused, if so, before anything is drawn
         a2 = super().act(s2) if goes_on else -1
         self._coming = -1 if done else a2
         return self._update(s, a, reward, s2, terminated, truncated, a2)
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "coming": self._coming}
+
+    def abandon(self) -> None:
+        super().abandon()
+        self._coming = -1
 
     def load_state_dict(self, held: Mapping[str, Any]) -> None:
         super().load_state_dict(held)

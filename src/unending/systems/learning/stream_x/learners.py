@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from importlib.util import find_spec
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -71,14 +72,24 @@ class TorchLearner:
             made = {"obgd": ObGD, "adaptive": AdaptiveObGD, "backtracking": BacktrackingObGD}[rule]
             self.optimizer = made(params, lr, gamma, lamda, kappa)
 
-    def tensor(self, x: Any) -> Tensor:
+    def taken(self, x: Any) -> Tensor:
         """An observation as the network takes it."""
-        return torch.as_tensor(np.asarray(x), dtype=self.dtype)
+        given = np.asarray(x)
+        if isinstance(self.network, MLP) and given.shape != (self.network.sizes[0],):
+            raise InputError(
+                f"an observation has shape {given.shape}, accepted is ({self.network.sizes[0]},)"
+            )
+        return torch.as_tensor(given, dtype=self.dtype)
 
     @torch.no_grad()
     def outputs(self, x: Any) -> np.ndarray:
         """Evaluate."""
-        return self.network(self.tensor(x)).numpy()
+        return self.network(self.taken(x)).numpy()
+
+    def end_traces(self) -> None:
+        """Forget what led here."""
+        for held in self.optimizer.state.values():
+            held["trace"].zero_()
 
     def learn(self, quantity: Tensor, delta: float, reset: bool, error: Any = None) -> None:
         """One step that moves the quantity in the direction of the error."""
@@ -96,6 +107,8 @@ class TorchLearner:
 
     def load_state_dict(self, held: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
+        if held.keys() != {"network", "optimizer"}:
+            raise InputError("the state is of another backend than torch")
         self.network.load_state_dict(held["network"])
         self.optimizer.load_state_dict(deepcopy(held["optimizer"]))
 
@@ -142,7 +155,18 @@ class FlatLearner:
         """Evaluate."""
         from unending.systems.learning.stream_x.fused import forward
 
-        return forward(self.net, self.layer_norm, x).copy()
+        return forward(self.net, self.layer_norm, self.taken(x)).copy()
+
+    def taken(self, x: Any) -> np.ndarray:
+        """An observation as the kernels take it, which check no bounds and are compiled for float64."""
+        given = np.ascontiguousarray(x, dtype=np.float64)
+        if given.shape != (self.net.sizes[0],):
+            raise InputError(f"an observation has shape {np.shape(x)}, accepted is ({self.net.sizes[0]},)")
+        return given
+
+    def end_traces(self) -> None:
+        """Forget what led here."""
+        self.net.z[:] = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, traces and moments."""
@@ -150,11 +174,15 @@ class FlatLearner:
 
     def load_state_dict(self, held: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
+        if held.keys() != {"w", "z", "m", "v"}:
+            raise InputError("the state is of another backend than fused")
         for name, array in held.items():
-            if array.shape != getattr(self.net, name).shape:
+            own = getattr(self.net, name)
+            if (array.shape, array.dtype) != (own.shape, own.dtype):
                 raise InputError(
-                    f"{name} has shape {array.shape}, accepted is {getattr(self.net, name).shape}"
+                    f"{name} has shape {array.shape} of {array.dtype}, accepted is {own.shape} of {own.dtype}"
                 )
+        for name, array in held.items():
             getattr(self.net, name)[:] = array
 
 
@@ -196,7 +224,24 @@ def make_learner(
         lr, gamma, lamda, kappa.
     start
         sparsity, seed, and which stream of the seed.
+
+    Raises
+    ------
+    InputError
+        for settings that no learner can have.
     """
+    lr, gamma, lamda, kappa = constants
+    if not (0 <= lr < inf and 0 <= gamma <= 1 and 0 <= lamda <= 1 and kappa > 0):
+        raise InputError(
+            f"lr, gamma, lamda, kappa are {constants}; accepted are lr of 0 or more, gamma and lamda from 0 to 1, and"
+            " kappa of more than 0"
+        )
+    if min(sizes, default=1) < 1:
+        raise InputError(f"widths of layers are {sizes}, accepted are 1 or more")
+    if dtype not in ("float32", "float64"):
+        raise InputError(f"dtype is {dtype!r}, accepted are float32, float64")
+    if not 0 <= start[0] <= 1:
+        raise InputError(f"sparsity is {start[0]}, accepted is 0 to 1")
     if backend == "fused":
         return FlatLearner(sizes, rule, constants, start, np.dtype(dtype), layer_norm)
     module = MLP(sizes, layer_norm).to(getattr(torch, dtype)) if network is None else network

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -22,24 +23,13 @@ from unending.core import (
 from unending.core.errors import InputError, MissingExtraError, NumericalError
 from unending.systems.learning.stream_x.fused import RULES
 from unending.systems.learning.stream_x.networks import POLICY, VALUE, flat_size, flat_start
-from unending.systems.learning.stream_x.session import (
-    StreamXState,
-    Weights,
-    copied,
-    randomness,
-    work,
-)
-from unending.systems.learning.stream_x.stream import (
-    AGENTS,
-    COUNTS,
-    DRAWN,
-    NUMBERS,
-    begin,
-    draw,
-    run,
-)
+from unending.systems.learning.stream_x.session import StreamXState, Weights, copied, randomness, work
+from unending.systems.learning.stream_x.stream import AGENTS, COUNTS, DRAWN, NUMBERS, begin, draw, run
 
 __all__ = ["StreamX"]
+
+WIDEST = 10_000
+"""Numbers of an observation that multilayer perceptrons are given; beyond are pictures, which want convolutions."""
 
 
 @dataclass(frozen=True)
@@ -128,10 +118,14 @@ class StreamX(Operator[StreamXState]):
         for name in ("gamma", "lamda", "sparsity", "epsilon_start", "epsilon_end"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is {getattr(self, name)}, accepted is 0 to 1")
-        if not (self.lr >= 0 and self.kappa > 0 and self.kappa_policy > 0 and self.epsilon_steps > 0):
-            raise InputError("lr is 0 or more; kappa, kappa_policy and epsilon_steps are more than 0")
-        if min(self.observation, self.actions, self.action_width, self.time_limit + 1, *self.hidden, 0) < 0:
+        if not (0 <= self.lr < inf and 0 <= self.entropy < inf):
+            raise InputError("lr and entropy are finite numbers, 0 or more")
+        if not (self.kappa > 0 and self.kappa_policy > 0 and self.epsilon_steps > 0):
+            raise InputError("kappa, kappa_policy and epsilon_steps are more than 0")
+        if min(self.observation, self.actions, self.action_width, self.time_limit + 1) < 0:
             raise InputError("sizes are 0 or more, time_limit is -1 or more")
+        if min(self.hidden, default=1) < 1:
+            raise InputError(f"hidden is {self.hidden}, accepted are widths of 1 or more")
 
     @classmethod
     def example(cls) -> Self:
@@ -156,6 +150,11 @@ class StreamX(Operator[StreamXState]):
         """
         if not self.observation:
             raise InputError("observation is 0: give the width of an observation")
+        if self.observation > WIDEST:
+            raise InputError(
+                f"observations of {self.observation} numbers are pictures, accepted are up to {WIDEST}: use StreamQ"
+                " with AtariNetwork (unending.io.atari makes the games), or an environment that gives features"
+            )
         if self.agent != "td" and not (self.actions or self.action_width):
             raise InputError("actions and action_width are 0: give the number of actions, or their width")
         if self.actions and self.action_width:
@@ -227,6 +226,8 @@ class StreamX(Operator[StreamXState]):
             raise InputError(f"a reset gives an observation of {self.observation} numbers") from error
         if raw.shape != (self.observation,) or not np.isfinite(raw).all():
             raise InputError(f"a reset gives an observation of {self.observation} finite numbers")
+        if not run.overloads:  # what is compiled is compiled in one wait, at the first step
+            self._learn(state, self._nothing())
         new = copied(state, chunk.t)
         value, policy, memory, setting, _ = work(self, new)
         begin(value, policy, memory, setting, raw)
@@ -235,14 +236,8 @@ class StreamX(Operator[StreamXState]):
             return new, []
         action = np.zeros((1, max(1, self.action_width)))
         acting = policy if self.agent == "ac" else value
-        draw(
-            acting,
-            setting,
-            memory.now,
-            randomness(self, state.seed, int(memory.counts[DRAWN]), 1)[0],
-            memory,
-            action[0],
-        )
+        noise = randomness(self, state.seed, int(memory.counts[DRAWN]), 1)[0]
+        draw(acting, setting, memory.now, noise, memory, action[0])
         at = float(new.time)
         return new, [self._action(action[0], at, at)]
 
@@ -270,12 +265,19 @@ class StreamX(Operator[StreamXState]):
             for i in range(n)
         ]
 
+    def _nothing(self) -> Transitions:
+        seen, flags = np.zeros((0, self.observation)), np.zeros(0, bool)
+        actions = np.zeros((0, self.action_width)) if self.action_width else np.zeros(0, np.int64)
+        return Transitions(seen, actions, np.zeros(0), seen, flags, flags)
+
     def _taken(self, chunk: Transitions) -> np.ndarray:
         if self.agent == "td":
             return np.zeros((len(chunk), 1))
         if self.discrete and chunk.actions.ndim != 1:
             raise InputError(f"actions have shape {chunk.actions.shape}, accepted is one number a step")
-        return np.ascontiguousarray(chunk.actions, dtype=np.float64).reshape(len(chunk), -1)
+        return np.ascontiguousarray(chunk.actions, dtype=np.float64).reshape(
+            len(chunk), max(1, self.action_width)
+        )
 
     def _action(self, drawn: np.ndarray, start: float, end: float) -> Event:
         return Event(Control("action", int(drawn[0]) if self.discrete else drawn.copy()), start, end)

@@ -66,8 +66,7 @@ class _Line:
     def begin(self, raw: np.ndarray) -> None:
         if self.raw is not None:
             for learner in self.agent.learners.values():
-                for held in learner.optimizer.state.values():
-                    held["trace"].zero_()
+                learner.end_traces()
         self.raw, self.length, self.total = raw, 0, 0.0
         self.now = self.look(raw, 0)
 

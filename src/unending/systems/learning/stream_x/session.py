@@ -66,9 +66,11 @@ def randomness(made: "StreamX", seed: int, drawn: int, n: int) -> np.ndarray:
     """What the next `n` choices of an action draw from, `[n, r]`, when `drawn` were made before."""
     if made.agent == "td":
         return np.zeros((n, 1))
-    if not made.discrete:
-        return np.array([philox(seed, drawn + 1 + i).standard_normal(made.action_width) for i in range(n)])
-    return np.array([philox(seed, drawn + 1 + i).random(2) for i in range(n)])
+    noise = np.empty((n, 2 if made.discrete else made.action_width))  # of two dimensions where n is 0, too
+    for i in range(n):
+        rng = philox(seed, drawn + 1 + i)
+        noise[i] = rng.random(2) if made.discrete else rng.standard_normal(made.action_width)
+    return noise
 
 
 def work(made: "StreamX", state: StreamXState) -> tuple[Any, Any, Memory, Setting, tuple[Any, Any]]:

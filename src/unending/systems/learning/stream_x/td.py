@@ -1,6 +1,7 @@
 """Stream TD(lambda): a prediction of discounted future cumulants, learned from one sample after the other."""
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any
 
 import gymnasium as gym
@@ -56,8 +57,10 @@ class StreamTD(Agent):
         if not 0 <= trace < 1:
             raise InputError(f"trace is {trace}, accepted is 0 or more and less than 1")
         width = observation_space if isinstance(observation_space, int) else 0
-        if not width and network is None:
-            assert isinstance(observation_space, gym.Space)
+        if isinstance(observation_space, int):
+            if width < 1:
+                raise InputError(f"the number of features is {width}, accepted is 1 or more")
+        elif network is None:
             width = flat_width(observation_space)
         self.backend = choose_backend(backend, optimizer, network)
         sizes = () if network else (width, *hidden, 1)
@@ -77,7 +80,8 @@ class StreamTD(Agent):
         self, s: Any, cumulant: float, s2: Any, terminated: bool = False, truncated: bool = False
     ) -> float:
         """Learn from one transition; returns its error before the update."""
-        goes_on, done = self._goes_on(terminated, truncated), terminated or truncated
+        goes_on, done = self._goes_on(terminated, truncated), bool(terminated or truncated)
+        x, x2 = self.value.taken(s), self.value.taken(s2)
         self.updates += 1
         if self.backend == "fused":
             from unending.systems.learning.stream_x.updates import td_update
@@ -86,8 +90,8 @@ class StreamTD(Agent):
             delta, _, _ = td_update(
                 each.net,
                 each.layer_norm,
-                s,
-                s2,
+                x,
+                x2,
                 float(cumulant),
                 goes_on,
                 self.gamma,
@@ -96,7 +100,7 @@ class StreamTD(Agent):
                 each.rates,
             )
             return self._checked(delta)
-        network, x, x2 = self.value.network, self.value.tensor(s), self.value.tensor(s2)
+        network = self.value.network
 
         def error() -> float:
             with torch.no_grad():
@@ -127,8 +131,10 @@ class StreamTD(Agent):
         ------
         InputError
             for another number of features, NaN or infinity; nothing is changed.
+        NumericalError
+            for one so large that the statistics would leave finite numbers; nothing is changed.
         """
-        series = self.series
+        series = self.series.copied()
         columns = series.columns
         if columns is None:
             columns = tuple(x) if isinstance(x, Mapping) else tuple(range(len(x)))
@@ -147,6 +153,7 @@ class StreamTD(Agent):
         if series.steps > 1:
             self.update(series.last, float(cumulant) / series.deviation(), now)
         series.last = now
+        self.series = series
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "series": self.series.state_dict()}
@@ -154,6 +161,13 @@ class StreamTD(Agent):
     def load_state_dict(self, held: Mapping[str, Any]) -> None:
         super().load_state_dict(held)
         self.series.load_state_dict(held["series"])
+
+
+def _number(name: Any, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the value of {name!r} is {value!r}, accepted are numbers") from error
 
 
 class _Series:
@@ -165,10 +179,16 @@ class _Series:
         self.average, self.last = np.zeros(width), np.zeros(width)
         self.seen, self.sums, self.sum = RunningMoments((width,)), RunningMoments(), 0.0
 
+    def copied(self) -> "_Series":
+        """One that can be changed apart from this one: its arrays are rebound, never written to."""
+        other = copy(self)
+        other.seen, other.sums = copy(self.seen), copy(self.sums)
+        return other
+
     def row(self, x: Any, columns: tuple[Any, ...] | None = None) -> np.ndarray:
         columns = columns or self.columns or ()
         if isinstance(x, Mapping):
-            return np.array([float(x.get(name, 0.0)) for name in columns])
+            return np.array([_number(name, x.get(name, 0.0)) for name in columns])
         given = np.asarray(x, dtype=np.float64)
         if given.shape != (self.width,):
             raise InputError(f"a sample has shape {given.shape}, accepted is ({self.width},)")
