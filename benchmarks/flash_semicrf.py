@@ -6,9 +6,11 @@ GPU, so ratios stand beside them for their direction only.
 
 import ctypes
 import json
+import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -276,6 +278,51 @@ def part_long() -> list[Row]:
         )
     )
     return rows
+
+
+def first_use(what: str) -> None:
+    """In a process without compiled code: seconds of the first call, and of the second, as a line of JSON."""
+    torch.set_num_threads(1)
+    rows = np.random.default_rng(SEED).standard_normal((50, 4))
+    crf = SemiMarkovCRF(4, 8, duration_transitions=what == "layer, [K, C, C]")
+    scores = Scores(np.zeros((4, 4)), np.zeros((8, 4)), np.zeros(4), np.zeros(4))
+    labels = torch.zeros(1, 50, dtype=torch.int64)
+    calls: dict[str, Callable[[], Any]] = {
+        "layer": lambda: crf.nll(torch.from_numpy(rows)[None], labels=labels).backward(),
+        "stream": lambda: StreamingSemiCRF(scores).push(rows),
+    }
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        calls[what.split(",")[0]]()
+        seconds.append(round(time.perf_counter() - start, 4))
+    print(json.dumps(seconds))
+
+
+def part_first() -> list[Row]:
+    told: dict[str, Any] = {}
+    for what in ("layer", "layer, [K, C, C]", "stream"):
+        progress(what)
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("compiles", "from the cache"):
+                done = subprocess.run(
+                    [sys.executable, "-W", "ignore", __file__, "--first", what],
+                    env={**os.environ, "NUMBA_CACHE_DIR": folder}, capture_output=True, text=True, check=True,
+                )  # fmt: skip
+                first, second = json.loads(done.stdout)
+                told.setdefault(what, {})[name] = first
+                told[what]["second call"] = second
+    return [
+        Row(
+            "seconds of the first call",
+            "not in the paper",
+            "the second call",
+            {what: each.pop("second call") for what, each in told.items()},
+            told,
+            "seconds",
+            "T=50, K=8, C=4; the layer's loss and gradient, the online filter's push",
+        )
+    ]
 
 
 def part_drift() -> list[Row]:
@@ -595,6 +642,7 @@ PARTS = {
     "memory": part_memory,
     "speed": part_speed,
     "long": part_long,
+    "first": part_first,
     "drift": part_drift,
     "centering": part_centering,
     "genes": part_genes,
@@ -605,5 +653,7 @@ PARTS = {
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
         measured(sys.argv[2], *map(int, sys.argv[3:6]))
+    elif sys.argv[1:2] == ["--first"]:
+        first_use(sys.argv[2])
     else:
         sys.exit(run(SYSTEM, __file__, PARTS, draw))

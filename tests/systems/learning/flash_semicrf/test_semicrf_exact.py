@@ -8,9 +8,10 @@ import pytest
 import torch
 from tests.systems.learning.flash_semicrf.semicrf_cases import case, draw
 
-from unending.core.errors import InputError
+from unending.core.errors import InputError, NumericalError
 from unending.systems.learning.flash_semicrf import (
     Potentials,
+    SemiCRFDistribution,
     checkpoint_interval,
     prefix_sums,
     semi_crf_log_partition,
@@ -231,11 +232,37 @@ def test_float32_messages_need_normalisation():
     assert error("none", 20_000) > 10 * error("none", 32)
 
 
+def test_a_row_without_any_segmentation_gives_no_gradient_and_no_path():
+    cum = torch.zeros(2, 5, 2, dtype=torch.float64).requires_grad_()
+    duration = torch.tensor([[-torch.inf] * 2, [-torch.inf] * 2, [0.0] * 2], dtype=torch.float64)
+    lengths = torch.tensor([4, 3])  # four tokens cannot be made of segments of three
+    for backend in BACKENDS:
+        total = semi_crf_log_partition(cum, torch.zeros(2, 2), duration, lengths, start="pi", backend=backend)
+        (grad,) = torch.autograd.grad(total.sum(), [cum])
+        assert (grad[0] == 0).all()
+        torch.testing.assert_close(grad[1, 3], torch.full((2,), 0.5, dtype=torch.float64))
+    found = SemiCRFDistribution(Potentials.of(cum, torch.zeros(2, 2), duration, lengths, "pi"))
+    assert found.marginals[1].sum(2).tolist() == [[0.0] * 4, [1.0] * 3 + [0.0]]
+    for call in (found.best, found.sample, lambda: found.entropy):
+        with pytest.raises(NumericalError, match="leave row 0 no segmentation"):
+            call()
+
+
+@pytest.mark.parametrize("narrow", [torch.float16, torch.bfloat16, torch.float32])
+def test_tables_of_another_dtype_are_taken_in_that_of_the_scores(narrow):
+    cum, square, table = draw(1, 6, 2), draw(2, 2, seed=1).to(narrow), draw(3, 2, seed=2).to(narrow)
+    for start in ("pi", "virtual"):
+        total = semi_crf_log_partition(cum, square, table, start=start)
+        assert total.dtype == torch.float64
+        truth = naive_log_partition(Potentials.of(cum, square.double(), table.double(), None, start))
+        torch.testing.assert_close(total, truth, rtol=1e-12, atol=0)
+
+
 def test_what_does_not_fit_is_refused():
     cum, square, table = torch.zeros(1, 4, 2), torch.zeros(2, 2), torch.zeros(3, 2)
     for given, settings, message in (
         ((cum[0], square, table), {}, "cum_scores are"),
-        ((cum[:, :1], square, table), {}, "T >= 1"),
+        ((cum[:, :1], square, table), {}, "T, C >= 1, got"),
         ((cum, torch.zeros(3, 3), table), {}, "transition is"),
         ((cum, square, torch.zeros(3, 3)), {}, "duration is"),
         ((cum, square, table, torch.tensor([0])), {}, "length 0 is outside the accepted 1 to 3"),
@@ -248,7 +275,19 @@ def test_what_does_not_fit_is_refused():
         ((cum.half(), square, table), {}, "float32 or float64"),
         ((cum, square, table), {"start_scores": torch.zeros(1, 2, 2)}, "start_scores are"),
         ((cum, square * torch.nan, table), {}, "NaN"),
-        ((cum, torch.zeros(3, 2, 2), table), {"backend": "triton"}, "triton backend takes transitions"),
+        ((cum[:0], square, table), {}, "batch, T, C >= 1"),
+        ((cum.long(), square, table), {}, "float32 or float64, got torch.int64"),
+        ((cum, square.to("meta"), table), {}, "transition is on meta, cum_scores are on cpu"),
+        ((cum, square, table), {"start": "pi", "initial": table}, r"initial scores are \[2\]"),
+        (
+            (cum, torch.zeros(3, 2, 2), table),
+            {"start": "pi", "initial": square},
+            r"initial scores are \[3, 2\]",
+        ),
+        ((cum, square, table), {"start": "pi", "final": table}, r"final scores are \[2\]"),
+        ((cum, square, table), {"interval": 1.5}, "checkpoint interval is 1.5"),
+        ((cum - 1e31, square, table), {}, "cum_scores holds NaN, infinity or a score beyond 1e"),
+        ((cum, square + 1e31, table), {}, "transition holds NaN, infinity or a score beyond 1e"),
     ):
         with pytest.raises(InputError, match=message):
             semi_crf_log_partition(*given, **settings)

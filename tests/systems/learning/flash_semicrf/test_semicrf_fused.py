@@ -14,17 +14,30 @@ import torch
 from tests.systems.learning.flash_semicrf.semicrf_cases import case
 from unending.systems.learning.flash_semicrf.function import log_partition
 weights = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
-for lengths, durations, labels, interval, projections in (
-    ([7, 1, 4], 3, 3, 2, True), ([9, 8, 4], 2, 2, 4, False), ([6, 3, 2], 1, 3, 3, True), ([5, 4, 1], 8, 2, None, False)
+for lengths, durations, labels, interval, projections, start, static in (
+    ([7, 1, 4], 3, 3, 2, True, "pi", True),
+    ([9, 8, 4], 2, 2, 4, False, "virtual", True),
+    ([6, 3, 2], 1, 5, 3, True, "pi", True),  # five labels are two tiles
+    ([5, 4, 1], 8, 2, None, False, "virtual", True),
+    ([6, 2, 5], 3, 17, 2, True, "pi", True),
+    ([12, 1, 10], 9, 33, 4, True, "pi", True),  # nine durations are two blocks beside 33 labels, which are three tiles
+    ([12, 1, 10], 9, 33, 4, False, "pi", False),
+    ([7, 1, 4], 3, 3, 2, True, "virtual", False),
+    ([9, 8, 4], 2, 2, 4, False, "pi", False),
+    ([6, 3, 2], 1, 5, 3, True, "pi", False),
+    ([5, 4, 1], 8, 2, None, False, "virtual", False),
+    ([6, 2, 5], 3, 9, 2, True, "pi", False),
 ):
-    for start in ("pi", "virtual"):
-        leaves, potentials = case(lengths, durations, labels, start=start, projections=projections)
-        found = []
-        for backend in ("triton", "compiled"):
-            total = log_partition(potentials(), interval, backend)
-            found.append((total, *torch.autograd.grad((total * weights).sum(), leaves)))
-        for mine, theirs in zip(*found, strict=True):
-            torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-11)
+    given = {"start": start, "projections": projections, "static": static}
+    leaves, potentials = case(lengths, durations, labels, **given)
+    with torch.no_grad():
+        leaves[2][8:] += 50.0  # so that the largest of a window lies in its second block
+    found = []
+    for backend in ("triton", "compiled"):
+        total = log_partition(potentials(), interval, backend)
+        found.append((total, *torch.autograd.grad((total * weights).sum(), leaves)))
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-11)
 print("equal")
 """
 
@@ -32,13 +45,14 @@ AHEAD = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from unending.systems.learning.flash_semicrf import fused
+from unending.systems.learning.flash_semicrf import fused, fused_durations
 whole = {"positions", "durations", "labels", "interval", "blocks", "has_starts", "has_ends"}
-for kernel in (fused._forward, fused._backward):
+for kernel in (fused._forward, fused._backward, fused_durations._forward, fused_durations._backward):
     kinds = {name: "i32" if name in whole else "*i64" if name == "lengths" else "*fp64" for name in kernel.arg_names}
-    kinds |= {"C": "constexpr", "BLOCK": "constexpr"}
-    made = triton.compile(ASTSource(kernel, kinds, constexprs={"C": 8, "BLOCK": 32}), target=GPUTarget("cuda", 90, 32))
-    assert made.asm["ptx"]
+    kinds |= dict.fromkeys(("C", "BLOCK", "TILE"), "constexpr")
+    for constants in ({"C": 8, "BLOCK": 32, "TILE": 4}, {"C": 128, "BLOCK": 4, "TILE": 32}):
+        made = triton.compile(ASTSource(kernel, kinds, constexprs=constants), target=GPUTarget("cuda", 90, 32))
+        assert made.asm["ptx"]
 print("compiled")
 """
 

@@ -102,6 +102,9 @@ def test_labels_become_segments_and_long_runs_are_cut():
     assert segments_to_labels(labels_to_segments(labels, 4)).tolist() == labels.tolist()
     with pytest.raises(InputError, match="at least one"):
         labels_to_segments([], 4)
+    with pytest.raises(InputError, match="largest duration is 0"):
+        labels_to_segments([1], 0)
+    assert segments_to_labels([]).tolist() == []
 
 
 @pytest.mark.parametrize(
@@ -123,9 +126,15 @@ def test_segments_that_do_not_tile_a_row_are_refused(path, message):
 
 def test_other_queries_are_refused():
     found = SemiCRFDistribution(case([5, 3], 3, 2)[1]())
-    for query in ([0, -1, 1, 0], [0, 0, 4, 0], [1, 2, 2, 0], [0, 0, 0, 0]):
+    outside = ([2, 0, 1, 0], [-1, 0, 1, 0], [0, 0, 1, 2], [0, 0, 1, -1])
+    for query in ([0, -1, 1, 0], [0, 0, 4, 0], [1, 2, 2, 0], [0, 0, 0, 0], *outside):
         with pytest.raises(InputError, match="is not one of this distribution"):
             found.segment_posterior(torch.tensor([query]))
+    for query in (torch.tensor([0, 0, 1, 0]), torch.zeros(1, 4)):
+        with pytest.raises(InputError, match="queries are whole numbers"):
+            found.segment_posterior(query)
+    with pytest.raises(InputError, match="the checkpoint interval is 0"):
+        SemiCRFDistribution(found.potentials, 0)
     with pytest.raises(InputError, match="lists of segments for 2 rows"):
         found.log_prob([[(0, 3, 1), (3, 5, 0)]])
 

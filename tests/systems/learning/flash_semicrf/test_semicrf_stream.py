@@ -187,6 +187,9 @@ def test_what_cannot_be_set_is_refused(tmp_path):
         (lambda: FlashSemiCRF(width=3, duration=(0.0,)).init(), "do not fit 3 labels"),
         (lambda: FlashSemiCRF.from_tables(np.zeros((2, 2)), np.full((3, 2), np.nan)), "holds NaN"),
         (lambda: FlashSemiCRF.from_tables(np.zeros((2, 3)), np.zeros((3, 2))), "transition is"),
+        (lambda: FlashSemiCRF.from_tables(np.zeros((2, 2)), np.zeros(())), "duration is"),
+        (lambda: Scores(np.zeros((2, 2)), np.zeros((0, 2)), np.zeros(2), np.zeros(2)), "K, C >= 1"),
+        (lambda: StreamingSemiCRF(scores()).push([["a", "b", "c"]]), "numbers"),
         (lambda: StreamingSemiCRF(scores(), 4, 7), "max_lag is 7, accepted is 2 K = 8"),
     ):
         with pytest.raises(InputError, match=message):
@@ -198,7 +201,9 @@ def test_what_cannot_be_set_is_refused(tmp_path):
     [
         (Rows(np.full((2, 3), np.nan)), "NaN"),
         (Rows(np.zeros((2, 4))), "row width is 4, accepted is 3"),
-        (Rows(np.array([[0.0, 0.0, 1e12]])), "differ by 1e"),
+        (Rows(np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 1e12]])), "row 11 differ by 1e"),
+        (Rows(np.array([[1.7e308, -1.7e308, 0.0]])), r"row 10 reach 1.7e\+308"),
+        (Rows(np.full((2, 3), 1e300)), "row 10 reach 1e"),
         (Query("why?"), "takes Rows"),
     ],
 )

@@ -7,11 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unending.core.errors import InputError
-from unending.systems.learning.flash_semicrf.function import log_partition, messages, posteriors
+from unending.core.errors import InputError, NumericalError
+from unending.systems.learning.flash_semicrf.function import (
+    log_partition,
+    messages,
+    posteriors,
+    require_interval,
+)
 from unending.systems.learning.flash_semicrf.function import scan as forward_scan
 from unending.systems.learning.flash_semicrf.paths import best_path, sample_durations, sample_static
-from unending.systems.learning.flash_semicrf.potentials import Potentials
+from unending.systems.learning.flash_semicrf.potentials import LEAST, Potentials
 from unending.systems.learning.flash_semicrf.segments import Segment, gold_score
 from unending.systems.learning.flash_semicrf.vectorised import Posteriors
 
@@ -30,9 +35,13 @@ class SemiCRFDistribution:
         from `Potentials.of`.
     interval, backend
         as in `semi_crf_log_partition`. Paths and messages are found on the CPU whatever the backend.
+
+    Where the scores leave a row no segmentation, its posteriors are 0, and its best path, samples and entropy raise
+    `NumericalError`.
     """
 
     def __init__(self, potentials: Potentials, interval: int | None = None, backend: str = "auto") -> None:
+        require_interval(interval)
         self.potentials, self.interval, self.backend = potentials, interval, backend
 
     @cached_property
@@ -70,10 +79,14 @@ class SemiCRFDistribution:
         InputError
             if one lies outside its row, or is longer than the largest duration.
         """
+        if queries.ndim != 2 or queries.shape[1] != 4 or queries.is_floating_point():
+            raise InputError(f"queries are whole numbers [n, 4], got {queries.dtype} {list(queries.shape)}")
         p, (alphas, betas) = self.potentials.detach().to(torch.float64, torch.device("cpu")), self._messages
         row, start, duration, label = queries.cpu().T
         end = start + duration
-        wrong = (start < 0) | (duration < 1) | (duration > p.max_duration) | (end > p.lengths[row])
+        wrong = (row < 0) | (row >= len(p.lengths)) | (label < 0) | (label >= p.duration.shape[1])
+        wrong |= (start < 0) | (duration < 1) | (duration > p.max_duration)
+        wrong |= end > p.lengths[torch.where(wrong, 0, row)]
         if bool(wrong.any()):
             at = queries[wrong.nonzero()[0, 0]].tolist()
             raise InputError(f"segment (row, start, duration, label) {at} is not one of this distribution")
@@ -104,6 +117,7 @@ class SemiCRFDistribution:
             expected = [
                 torch.where(g == 0, 0.0, g * s).sum() for g, s in zip(parts, scores.values(), strict=True)
             ]
+            _require_possible(total[0].item(), b)
             found.append(total[0].detach() - torch.stack(expected).sum().detach())
         return torch.stack(found)
 
@@ -136,6 +150,7 @@ class SemiCRFDistribution:
             interval = length if keep_pointers else min(length, self.interval or block)
             own = (p.cum_scores[b].numpy(), p.start_scores[b].numpy(), p.end_scores[b].numpy())
             score, starts = best_path(own[0], *arrays, own[1], own[2], length, interval)
+            _require_possible(score, b)
             scores.append(score)
             paths.append(_segments(starts))
         return torch.tensor(scores, dtype=torch.float64), paths
@@ -153,12 +168,15 @@ class SemiCRFDistribution:
         generator
             of the CPU; torch's own if not given.
         """
+        if count < 0:
+            raise InputError(f"the number of samples is {count}, accepted is 0 or more")
         p = self.potentials.detach().to(self.potentials.cum_scores.dtype, torch.device("cpu"))
         done = forward_scan(p, self.interval, "compiled")
         arrays = [each.numpy() for each in (p.transition, p.duration, p.initial, p.final)]
         found: list[list[list[Segment]]] = [[] for _ in range(count)]
         kernel = sample_static if p.static else sample_durations
         for b, length in enumerate(p.lengths.tolist()):
+            _require_possible(done.log_partition[b].item(), b)
             uniforms = torch.rand(count, length, 2, dtype=torch.float64, generator=generator).numpy()
             blocks = -(-length // done.interval)
             own = (p.start_scores[b].numpy(), p.end_scores[b].numpy(), length, done.interval)
@@ -167,6 +185,11 @@ class SemiCRFDistribution:
             for each, starts in zip(found, drawn, strict=True):
                 each.append(_segments(starts))
         return found
+
+
+def _require_possible(score: float, row: int) -> None:
+    if score <= LEAST:
+        raise NumericalError(f"the scores leave row {row} no segmentation")
 
 
 def _segments(starts: np.ndarray) -> list[Segment]:

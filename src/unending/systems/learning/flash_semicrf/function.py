@@ -8,10 +8,23 @@ from torch import Tensor
 
 from unending.core.errors import InputError
 from unending.systems.learning.flash_semicrf import compiled, compiled_durations, vectorised
-from unending.systems.learning.flash_semicrf.potentials import Potentials, checkpoint_interval
+from unending.systems.learning.flash_semicrf.potentials import (
+    IMPOSSIBLE,
+    LEAST,
+    Potentials,
+    checkpoint_interval,
+)
 from unending.systems.learning.flash_semicrf.vectorised import Forward, Posteriors
 
-__all__ = ["BACKENDS", "log_partition", "messages", "posteriors", "scan", "semi_crf_log_partition"]
+__all__ = [
+    "BACKENDS",
+    "log_partition",
+    "messages",
+    "posteriors",
+    "require_interval",
+    "scan",
+    "semi_crf_log_partition",
+]
 
 BACKENDS = ("auto", "compiled", "vectorised", "triton")
 
@@ -40,7 +53,7 @@ def semi_crf_log_partition(
     ----------
     backend
         `"compiled"` (numba, one row after the other), `"vectorised"` (torch, any device), `"triton"` (a GPU), or
-        `"auto"`: compiled on the CPU, triton on CUDA for transitions `[C, C]`, else vectorised.
+        `"auto"`: compiled on the CPU, triton on CUDA, else vectorised.
 
     Raises
     ------
@@ -79,17 +92,20 @@ def messages(potentials: Potentials, interval: int | None = None) -> tuple[Tenso
     p = potentials.detach().to(potentials.cum_scores.dtype, torch.device("cpu"))
     done = _forward(p, _interval(p, interval), "compiled")
     shape = tuple(p.cum_scores.shape)
-    alphas, betas = np.full(shape, -1e30), np.full(shape, -1e30)
+    alphas, betas = np.full(shape, IMPOSSIBLE), np.full(shape, IMPOSSIBLE)
     _backward(p, done, torch.ones_like(done.log_partition), "compiled", (alphas, betas))
     return torch.from_numpy(alphas), torch.from_numpy(betas)
 
 
 def _interval(p: Potentials, interval: int | None) -> int:
-    if interval is None:
-        return checkpoint_interval(p.cum_scores.shape[1] - 1, p.max_duration, p.cum_scores.dtype)
-    if interval < 1:
-        raise InputError(f"the checkpoint interval is {interval}, accepted is 1 or more")
-    return interval
+    require_interval(interval)
+    return interval or checkpoint_interval(p.cum_scores.shape[1] - 1, p.max_duration, p.cum_scores.dtype)
+
+
+def require_interval(interval: int | None) -> None:
+    """`InputError` for an interval between checkpoints that is none."""
+    if interval is not None and (not isinstance(interval, int) or interval < 1):
+        raise InputError(f"the checkpoint interval is {interval}, accepted is a whole number of 1 or more")
 
 
 def _backend(p: Potentials, backend: str) -> str:
@@ -100,9 +116,7 @@ def _backend(p: Potentials, backend: str) -> str:
     if backend == "auto":
         if p.cum_scores.device.type == "cpu":
             return "compiled"
-        return "triton" if p.static and p.cum_scores.device.type == "cuda" else "vectorised"
-    if backend == "triton" and not p.static:
-        raise InputError("the triton backend takes transitions [C, C]; use vectorised for [K, C, C]")
+        return "triton" if p.cum_scores.device.type == "cuda" else "vectorised"
     if backend == "compiled" and p.cum_scores.device.type != "cpu":
         raise InputError(f"the compiled backend works on the CPU, the scores are on {p.cum_scores.device}")
     return backend
@@ -112,9 +126,7 @@ def _forward(p: Potentials, interval: int, backend: str) -> Forward:
     if backend == "vectorised":
         return vectorised.forward(p, interval)
     if backend == "triton":
-        from unending.systems.learning.flash_semicrf.fused import forward as launch
-
-        return launch(p, interval)
+        return _kernels(p).forward(p, interval)
     batch, _, labels = p.cum_scores.shape
     kernel = (compiled if p.static else compiled_durations).forward
     blocks = -(-int(p.lengths.max()) // interval)
@@ -137,12 +149,12 @@ def _backward(
     backend: str,
     out: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Posteriors:
+    # A row without any segmentation has no posteriors, and its log Z no slope.
+    weights = torch.where(done.log_partition > LEAST, weights, 0.0)
     if backend == "vectorised":
         return vectorised.backward(p, done, weights)
     if backend == "triton":
-        from unending.systems.learning.flash_semicrf.fused import backward as launch
-
-        return launch(p, done, weights)
+        return _kernels(p).backward(p, done, weights)
     batch, positions, labels = p.cum_scores.shape
     starts = p.cum_scores.new_zeros(batch, positions - 1, labels)
     ends = torch.zeros_like(starts)
@@ -169,6 +181,13 @@ def _backward(
             initial += uses
     made = [torch.from_numpy(each).to(starts.dtype) for each in (transition, duration, initial)]
     return Posteriors(starts, ends, *made)
+
+
+def _kernels(p: Potentials) -> Any:
+    """The Triton kernels; imported here, because Triton is not there on every machine."""
+    from importlib import import_module
+
+    return import_module(f"unending.systems.learning.flash_semicrf.fused{'' if p.static else '_durations'}")
 
 
 def _arrays(p: Potentials) -> tuple[tuple[np.ndarray, ...], list[tuple[Any, ...]]]:

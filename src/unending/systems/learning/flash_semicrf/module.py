@@ -103,11 +103,14 @@ class SemiMarkovCRF(nn.Module):
         self.initial = nn.Parameter(zeros.clone(), requires_grad=use_sequence_boundaries)
         self.final = nn.Parameter(zeros.clone(), requires_grad=use_sequence_boundaries)
 
+    def _require_input(self, h: Tensor) -> None:
+        width = self.num_classes if self.hidden_dim is None else self.hidden_dim
+        if h.ndim != 3 or not h.shape[0] or h.shape[2] != width:
+            raise InputError(f"the input is [batch, T, {width}] with batch >= 1, got {list(h.shape)}")
+
     def potentials(self, h: Tensor, lengths: Tensor | None = None, start: str = "pi") -> list[Potentials]:
         """The scores: one `Potentials` for the batch, or with `restore` one for each row."""
-        width = self.num_classes if self.hidden_dim is None else self.hidden_dim
-        if h.ndim != 3 or h.shape[2] != width:
-            raise InputError(f"the input is [batch, T, {width}], got {list(h.shape)}")
+        self._require_input(h)
         lengths = require_lengths(lengths, h.shape[0], h.shape[1], h.device)
         cum, mean = prefix_sums(self.emission(h), lengths, self.centering, self.precision)
         duration = self.duration()
@@ -162,6 +165,7 @@ class SemiMarkovCRF(nn.Module):
         """
         if (labels is None) == (segments is None):
             raise InputError("give either labels or segments")
+        self._require_input(h)
         lengths = require_lengths(lengths, h.shape[0], h.shape[1], h.device)
         if labels is not None:
             if labels.shape != h.shape[:2]:

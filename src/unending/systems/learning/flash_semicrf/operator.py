@@ -54,7 +54,7 @@ class FlashSemiCRF(Operator[OnlineState]):
     width
         labels C, the columns of a row; 0 takes it from the scores or the source.
     max_duration
-        the longest segment K.
+        the longest segment K; a file of scores has its own.
     scores
         path of a safetensors file with `transition` `[C, C]` and `duration` `[K, C]`, in rows also `initial` and
         `final` `[C]`; empty for constant scores made from the fields below.
@@ -122,7 +122,7 @@ class FlashSemiCRF(Operator[OnlineState]):
     ) -> Self:  # fmt: skip
         """From arrays `[C, C]`, `[K, C]` and, if given, `[C]` and `[C]`."""
         given = [np.asarray(each, np.float64) for each in (transition, duration)]
-        labels = given[1].shape[-1]
+        labels = given[1].shape[-1] if given[1].ndim else 0
         given += [np.zeros(labels) if each is None else np.asarray(each) for each in (initial, final)]
         Scores(*given)
         named = zip(("transition", "duration", "initial", "final"), given, strict=True)

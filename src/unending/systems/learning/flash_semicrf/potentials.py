@@ -9,11 +9,25 @@ from torch import Tensor
 
 from unending.core.errors import InputError
 
-__all__ = ["IMPOSSIBLE", "Potentials", "checkpoint_interval", "prefix_sums", "require_lengths"]
+__all__ = [
+    "IMPOSSIBLE",
+    "LARGEST",
+    "LEAST",
+    "Potentials",
+    "checkpoint_interval",
+    "prefix_sums",
+    "require_lengths",
+]
 
 IMPOSSIBLE = -1e30
 """The score of what cannot be. It is finite, so that no difference of two of them is NaN; scores of users such as
 -1e9 are ordinary numbers beside it."""
+
+LEAST = -1e29
+"""What lies below this is impossible."""
+
+LARGEST = 1e28
+"""The largest score, of either sign, that is accepted beside minus infinity: a sum of them stays above `LEAST`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,10 +88,22 @@ class Potentials:
         Raises
         ------
         InputError
-            if shapes, lengths or settings do not fit.
+            if shapes, lengths, devices or settings do not fit, on NaN, and on scores beyond 1e28.
         """
-        if cum_scores.ndim != 3 or cum_scores.shape[1] < 2:
-            raise InputError(f"cum_scores are [batch, T + 1, C] with T >= 1, got {list(cum_scores.shape)}")
+        sizes = list(cum_scores.shape)
+        if len(sizes) != 3 or sizes[1] < 2 or not sizes[0] or not sizes[2]:
+            raise InputError(f"cum_scores are [batch, T + 1, C] with batch, T, C >= 1, got {sizes}")
+        if not cum_scores.is_floating_point():
+            raise InputError(f"cum_scores are float32 or float64, got {cum_scores.dtype}")
+        for name, each in (
+            ("transition", transition), ("duration", duration), ("lengths", lengths), ("initial", initial),
+            ("final", final), ("start_scores", start_scores), ("end_scores", end_scores),
+        ):  # fmt: skip
+            if isinstance(each, Tensor) and each.device != cum_scores.device:
+                raise InputError(f"{name} is on {each.device}, cum_scores are on {cum_scores.device}")
+        dtype = cum_scores.dtype
+        transition, duration = transition.to(dtype), duration.to(dtype)
+        least = max(IMPOSSIBLE, torch.finfo(dtype).min)
         batch, positions, labels = cum_scores.shape
         if duration.ndim != 2 or duration.shape[1] != labels or not len(duration):
             raise InputError(f"duration is [K, {labels}] with K >= 1, got {list(duration.shape)}")
@@ -89,10 +115,11 @@ class Potentials:
         if start == "virtual":
             if initial is not None:
                 raise InputError('initial scores need start="pi"')
-            initial = torch.logsumexp(transition.clamp(min=IMPOSSIBLE), -2)
+            initial = torch.logsumexp(transition.clamp(min=least), -2)
         elif start == "pi":
             initial = cum_scores.new_zeros(labels) if initial is None else initial
-            initial = initial.expand(len(duration), labels) if transition.ndim == 3 else initial
+            if transition.ndim == 3 and initial.ndim == 1:
+                initial = initial.expand(len(duration), -1)
         else:
             raise InputError(f'start is "virtual" or "pi", got {start!r}')
         empty = cum_scores.new_zeros(batch, 0, labels)
@@ -110,19 +137,19 @@ class Potentials:
             shape = tuple(getattr(found, name).shape)
             if shape not in ((batch, 0, labels), (batch, positions - 1, labels)):
                 raise InputError(f"{name} are [{batch}, {positions - 1}, {labels}], got {list(shape)}")
-        if found.final.shape != (labels,) or found.initial.shape[-1] != labels:
-            raise InputError(f"initial and final scores are [{labels}]")
+        for name, wanted in (("final", (labels,)), ("initial", (*transition.shape[:-2], labels))):
+            if getattr(found, name).shape != wanted:
+                got = list(getattr(found, name).shape)
+                raise InputError(f"{name} scores are {list(wanted)}, got {got}")
+        found = found.to(dtype)
         for name, each in found.scores.items():
-            wrong = ~torch.isfinite(each)
-            if name in ("transition", "duration", "initial", "final"):
-                wrong = wrong & (each != -torch.inf)
+            wrong = ~(each <= LARGEST)
+            if name not in ("transition", "duration", "initial", "final"):
+                wrong = wrong | (each < -LARGEST)
             if bool(wrong.any()):
-                raise InputError(f"{name} holds NaN or infinity")
-        least = max(IMPOSSIBLE, torch.finfo(cum_scores.dtype).min)
+                raise InputError(f"{name} holds NaN, infinity or a score beyond {LARGEST:.0e}")
         tables = {name: getattr(found, name) for name in ("transition", "duration", "initial", "final")}
-        return replace(found, **{name: each.clamp(min=least) for name, each in tables.items()}).to(
-            cum_scores.dtype
-        )
+        return replace(found, **{name: each.clamp(min=least) for name, each in tables.items()})
 
     @property
     def scores(self) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Segmentations as lists of segments: what they are, how labels become one, what one scores."""
 
+import operator
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -28,11 +29,15 @@ def labels_to_segments(labels: Sequence[int] | Tensor | np.ndarray, max_duration
     Raises
     ------
     InputError
-        if there is no label.
+        if there is no label, or one is no whole number.
     """
     values = np.asarray(labels)
     if values.ndim != 1 or not len(values):
         raise InputError(f"labels of a row are one number a position, at least one; got shape {values.shape}")
+    if values.dtype.kind not in "biu":
+        raise InputError(f"labels are whole numbers, got {values.dtype}")
+    if max_duration < 1:
+        raise InputError(f"the largest duration is {max_duration}, accepted is 1 or more")
     changes = [0, *(np.flatnonzero(values[1:] != values[:-1]) + 1).tolist(), len(values)]
     return [
         Segment(start, min(start + max_duration, stop), int(values[start]))
@@ -43,8 +48,16 @@ def labels_to_segments(labels: Sequence[int] | Tensor | np.ndarray, max_duration
 
 def segments_to_labels(segments: Sequence[Segment]) -> Tensor:
     """One label a position, int64 `[T]`."""
-    lengths = torch.tensor([end - start for start, end, _ in segments])
-    return torch.repeat_interleave(torch.tensor([label for _, _, label in segments]), lengths)
+    columns = torch.tensor([*segments], dtype=torch.int64).reshape(-1, 3)
+    return torch.repeat_interleave(columns[:, 2], columns[:, 1] - columns[:, 0])
+
+
+def _segment(given: Sequence[int]) -> Segment:
+    try:
+        start, end, label = map(operator.index, given)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"a segment is (start, end, label), whole numbers; got {given!r}") from error
+    return Segment(start, end, label)
 
 
 def _check(path: Sequence[Segment], length: int, p: Potentials) -> None:
@@ -77,7 +90,7 @@ def gold_score(
     lengths = p.lengths.tolist()
     if len(segments) != len(lengths):
         raise InputError(f"there are {len(segments)} lists of segments for {len(lengths)} rows")
-    paths = [[Segment(*map(int, each)) for each in path] for path in segments]
+    paths = [[_segment(each) for each in path] for path in segments]
     for path, length in zip(paths, lengths, strict=True):
         _check(path, length, p)
     columns = [

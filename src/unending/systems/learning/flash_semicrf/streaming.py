@@ -17,6 +17,8 @@ __all__ = ["OnlineState", "Scores", "Seen", "StreamingSemiCRF"]
 
 SPREAD = 1e9
 """The largest difference within a row of emissions; beyond it, what cannot be is no longer told apart."""
+LARGEST = 1e15
+"""The largest emission, of either sign; beyond it, the log partition so far would be lost."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +33,11 @@ class Scores:
     """`[K, C]`: log-sum of the duration scores from k on."""
 
     def __post_init__(self) -> None:
-        labels = self.duration.shape[-1]
-        if self.transition.ndim == 3:
+        sizes = list(np.shape(self.duration))
+        if len(sizes) != 2 or not min(sizes):
+            raise InputError(f"duration is [K, C] with K, C >= 1, got {sizes}")
+        labels = sizes[1]
+        if np.ndim(self.transition) == 3:
             raise InputError("the online filter takes transitions [C, C], not [K, C, C]")
         shapes = ((labels, labels), (len(self.duration), labels), (labels,), (labels,))
         for name, shape in zip(("transition", "duration", "initial", "final"), shapes, strict=True):
@@ -63,7 +68,7 @@ class Scores:
             raise InputError(f"cannot read the scores in {path}: {error}") from error
         if not {"transition", "duration"} <= held.keys():
             raise InputError(f"{path} holds {', '.join(sorted(held))}; wanted are transition and duration")
-        labels = held["duration"].shape[-1]
+        labels = held["duration"].shape[-1:]
         rest = [held.get(name, np.zeros(labels)) for name in ("initial", "final")]
         return cls(held["transition"], held["duration"], *rest)
 
@@ -149,21 +154,32 @@ def push(scores: Scores, held: OnlineState, rows: np.ndarray, hop: int) -> tuple
     Raises
     ------
     InputError
-        if emissions are not finite, of another width, or differ by more than 1e9 within a row.
+        if emissions are not finite, of another width, beyond 1e15, or differ by more than 1e9 within a row.
     NumericalError
         if the scores leave no segmentation possible.
     """
     labels = len(scores.initial)
-    rows = np.ascontiguousarray(rows, dtype=np.float64)
+    try:
+        rows = np.ascontiguousarray(rows, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"emissions are [n, {labels}] numbers: {error}") from error
     if rows.ndim != 2 or rows.shape[1] != labels:
         raise InputError(f"emissions are [n, {labels}], got {list(rows.shape)}")
     if not np.isfinite(rows).all():
         raise InputError("emissions hold NaN or infinity; finite numbers are accepted")
+    reach = np.abs(rows).max(1)
+    if (reach > LARGEST).any():
+        at = int(np.argmax(reach))
+        raise InputError(
+            f"emissions of row {held.position + at} reach {reach[at]:.3g}; accepted is at most {LARGEST:.0e}"
+        )
     tops = rows.max(1, keepdims=True)
     rows = rows - tops
-    if rows.size and rows.min() < -SPREAD:
+    spread = -rows.min(1)
+    if (spread > SPREAD).any():
+        at = int(np.argmax(spread))
         raise InputError(
-            f"emissions of one row differ by {-rows.min():.3g}; accepted is at most {SPREAD:.0e}"
+            f"emissions of row {held.position + at} differ by {spread[at]:.3g}; accepted is at most {SPREAD:.0e}"
         )
     new = fork(held)
     position, base, forced = new.position, new.base, new.forced

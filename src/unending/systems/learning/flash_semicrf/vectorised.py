@@ -9,11 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unending.systems.learning.flash_semicrf.potentials import IMPOSSIBLE, Potentials
+from unending.systems.learning.flash_semicrf.potentials import IMPOSSIBLE, LEAST, Potentials
 
 __all__ = ["Forward", "Posteriors", "backward", "forward"]
-
-LEAST = IMPOSSIBLE / 10
 
 
 @dataclass(frozen=True, eq=False)

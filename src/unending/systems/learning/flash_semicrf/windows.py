@@ -9,6 +9,8 @@ recurrence of their own.
 import numpy as np
 from numba import njit
 
+from unending.systems.learning.flash_semicrf.potentials import IMPOSSIBLE, LEAST
+
 __all__ = [
     "IMPOSSIBLE",
     "LEAST",
@@ -25,9 +27,6 @@ __all__ = [
     "window",
 ]
 
-IMPOSSIBLE = -1e30
-LEAST = -1e29
-"""What lies below this is impossible."""
 REORDER = {"reassoc", "contract"}  # sums may be taken in another order; NaN and infinity keep their meaning
 
 
