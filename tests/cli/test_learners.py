@@ -1,5 +1,6 @@
 """`unending run` on learners: environments, sizes that the source knows, pictures of what was learned."""
 
+import itertools
 import json
 import os
 import shutil
@@ -297,3 +298,16 @@ def test_the_newest_graph_is_drawn_when_a_run_fails(capsys, tmp_path):
     assert code == 2
     assert "NaN" in err.splitlines()[-1]
     assert (tmp_path / "learned.dot").read_text() == "digraph { n20 }"
+
+
+def test_segments_and_actions_are_shown_line_by_line(capsys, tmp_path):
+    scores = _numbers(tmp_path / "scores.csv", 3)
+    code, out, err = run(capsys, "flash-semicrf", scores, "--show", "segments")
+    assert code == 0, err
+    segments = [json.loads(line) for line in out.splitlines()]
+    assert segments[0]["start"] == 0
+    assert segments[-1]["end"] == 400
+    assert all(one["end"] == two["start"] for one, two in itertools.pairwise(segments))
+    code, out, err = run(capsys, WANDERER, "--env", ENV, "--items", 20, "--show", "actions")
+    assert code == 0, err
+    assert set(out.splitlines()) == {"0", "1"}

@@ -40,7 +40,7 @@ class _Options:
     ask: Annotated[str, tyro.conf.arg(metavar="QUESTION")] = ""
     """a question to put at the end of the stream, or before it where the system has to know it first"""
     show: Annotated[tuple[str, ...], tyro.conf.arg(metavar="ROLE...")] = ()
-    """print outputs of these roles as they come: thoughts, deep, answer, text, all"""
+    """print outputs of these roles as they come: thoughts, deep, answer, text, segments, actions, all"""
     plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """write a picture of memory, time and metric along the stream"""
     draw: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None

@@ -1,9 +1,12 @@
-"""Text outputs of chosen roles, printed as they come."""
+"""Outputs of chosen roles, printed as they come: text, and what a system says in controls (segments, actions)."""
 
+import json
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from unending.core import Event, Text
+import numpy as np
+
+from unending.core import Control, Event, Text
 from unending.core.errors import InputError
 
 __all__ = ["ANSWERS", "Shown", "missed", "roles"]
@@ -52,11 +55,16 @@ class Shown:
     def see(self, events: Iterable[Event]) -> None:
         """Print what is wanted among outputs."""
         for event in events:
-            if isinstance(event.data, Text) and event.final and event.data.text:
-                if self.wants(event.data.role):
-                    self._add(event.data, event.t_end)
+            data = event.data
+            if isinstance(data, Control):  # segments, actions: a line of JSON each
+                if self.wants(data.name):
+                    self.end_line()
+                data = Text(json.dumps(data.value, default=np.ndarray.tolist), role=data.name)
+            if isinstance(data, Text) and event.final and data.text:
+                if self.wants(data.role):
+                    self._add(data, event.t_end)
                 else:
-                    self.others.add(event.data.role)
+                    self.others.add(data.role)
 
     def wants(self, role: str) -> bool:
         """Whether this role is wanted, be it named in the singular or the plural."""
