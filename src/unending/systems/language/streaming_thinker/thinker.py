@@ -36,12 +36,10 @@ class StreamingThinker:
         a causal language model of transformers trained to think so, and its tokenizer; both get the seven marks.
     depth
         "D1", "D2" or "D3"; see `DEPTHS`.
-    units
-        what cuts the text into units; `SentenceSplitter()` by default.
+    units, layout
+        what cuts the text into units, `SentenceSplitter()` by default; the fixed texts, by default those of training.
     question
         comes first; without one, a first sentence that ends with "?" is the question.
-    layout
-        the fixed texts; those that the model was trained with by default.
     lookahead
         source segments that a unit sees beyond its own; 0 is as trained, 1 is upstream's inference.
     temperature, top_p, top_k, seed
