@@ -168,9 +168,43 @@ def test_a_learner_draws_its_metric_and_shows_what_it_learned(
         page.get_by_label("Graph learned"),
         'digraph { label="a -> b" 0 -> 0; 0 -> 1; 1 -> 2; 2 -> 3; 3 -> 0 }',
     )
-    graph.get_by_text("Graph learned, 5 edges").click()
+    expect(graph.get_by_role("img", name="4 nodes, 5 edges")).to_be_visible()
+    expect(graph.locator("path.graph-way")).to_have_count(5)
+    expect(graph.locator("text.graph-node")).to_have_text(["0", "1", "2", "3"])
+    graph.get_by_text("As text").click()
     expect(graph.locator("pre")).to_have_text(learned)
     with page.expect_download() as download:
         graph.get_by_role("link", name="Keep as learned.dot").click()
     assert Path(download.value.path()).read_text() == learned
     expect(page.locator(".entry.thought")).to_have_count(0)
+
+
+READ = """async (text) => {
+  const { readDot } = await import("./page/app/dot.js");
+  const graph = readDot(text);
+  return graph && { nodes: Object.fromEntries(graph.nodes), edges: graph.edges };
+}"""
+
+
+def test_graphs_are_read_as_systems_write_them(server: PageServer, visit: Callable[..., Visitor]) -> None:
+    page = visit().look(server.url)
+    written = r"""digraph "a \"graph\"" {
+  rankdir=LR; node [shape=ellipse, margin=0.03];
+  start [shape=point, label=""]; start -> q0;
+  q0 [peripheries=2, label="0\n7 visits"];
+  q0->"rare one" [label="GET /a -> b &amp; \"c\" 50%", style=dashed];
+}"""
+    assert page.evaluate(READ, written) == {
+        "nodes": {
+            "start": {"shape": "point", "label": ""},
+            "q0": {"peripheries": "2", "label": "0\n7 visits"},
+            "rare one": {"label": "rare one"},
+        },
+        "edges": [
+            {"from": "start", "to": "q0"},
+            {"from": "q0", "to": "rare one", "label": 'GET /a -> b & "c" 50%', "style": "dashed"},
+        ],
+    }
+    for other in ("", "digraph {", "no graph", "digraph { subgraph x { a } }", "{" * 9, "digraph { a -> }"):
+        page.evaluate(READ, other)  # whatever it is taken for, it ends
+    assert page.evaluate(READ, "digraph { subgraph x { a } }") is None
