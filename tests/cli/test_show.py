@@ -9,7 +9,7 @@ import torch
 
 from unending.cli import main
 from unending.cli.shown import Shown, missed, roles
-from unending.core import Event, Query, Session, Text
+from unending.core import Control, Event, Query, Session, Text
 from unending.core.errors import InputError
 from unending.systems.language.streaming_thinker import StreamingThinking
 from unending.systems.language.streaming_thinker.examples import tiny_thinker
@@ -145,3 +145,14 @@ def test_stretches_of_one_role_and_time_are_one_line(capsys):
     shown.end_line()
     assert capsys.readouterr().out == "ab\nc\n"
     assert missed(shown, ["thoughts"]) == ""
+
+
+def test_what_is_printed_is_not_kept(capsys):
+    shown = Shown(None, out=True)
+    for at in range(1000):
+        shown.see([Event(Text("a thought", role="thought"), at, at), Event(Control("action", 1), at, at)])
+        shown.see([Event(Text("and on"), at, at)])
+    shown.end_line()
+    assert len(capsys.readouterr().out.splitlines()) == 3000
+    assert len(shown.whole) == 1
+    assert shown.whole[0]["text"] == ""

@@ -45,7 +45,7 @@ class Shown:
 
     def __init__(self, wanted: frozenset[str] | None, *, out: bool) -> None:
         self.whole: list[dict[str, Any]] = []
-        """The stretches so far: role, stream time `t`, text."""
+        """The stretches so far: role, stream time `t`, text. Of what is printed, only where the newest one stands."""
         self.others: set[str] = set()
         """Roles that came and were not wanted."""
         self._wanted, self._out = wanted, out
@@ -73,11 +73,13 @@ class Shown:
     def _add(self, data: Text, t: float) -> None:
         last = self.whole[-1] if self.whole else {}
         goes_on = self._open and last["role"] == data.role and (not data.role or last["t"] == t)
-        if goes_on:
-            last["text"] += data.text
-        else:
+        if not goes_on:
             self.end_line()
-            self.whole.append({"role": data.role, "t": t, "text": data.text})
+            if self._out:
+                self.whole.clear()
+            self.whole.append({"role": data.role, "t": t, "text": "" if self._out else data.text})
+        elif not self._out:
+            last["text"] += data.text
         if self._out:
             label = f"{data.role}: " if self._labelled and data.role and not goes_on else ""
             print(
